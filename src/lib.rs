@@ -1,0 +1,30 @@
+//! Clocher: the gateway of a village hall.
+//!
+//! ```text
+//!                  GPIO  serial  MQTT devices               phone, PC           central servers
+//!                    \     |       |   ^                        |                    |
+//!                     v    v       v   |                        v                    v
+//!  ports ──────────► drivers ──► Reading ──┬──► broker        panel               peers (pull)
+//!  (the wire)       (datasheets)           ├──► buffer (sled) ◄── history ────────────┘ cursor, gaps
+//!                                          ├──► live ──► panel
+//!                                          └──► watch ──► Condition ──► panel, MQTT, log, peers
+//!  panel / MQTT ──► announce: queue ──► voice, chime ──► zone relays, amplifier, sound card ──► journal
+//! ```
+//!
+//! Layers: vocabulary ← ground ← parts ← app ← main. A part never imports another; `app` joins them.
+//! `tests/it/layers.rs` reads the `use` lines and fails with file and line.
+
+#[cfg(panic = "abort")]
+compile_error!("a unit that panics must fall alone: build with panic = \"unwind\"");
+
+// Vocabulary: what everyone talks about.
+pub mod announcement;
+pub mod clock;
+pub mod condition;
+pub mod reading;
+
+// Ground: what every part stands on.
+pub mod live;
+pub mod signals;
+pub mod store;
+pub mod supervisor;

@@ -1,0 +1,3 @@
+//! The `clocher` command.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The gateway tried from outside, in one binary: real listeners on port 0, real files in a temporary folder.
+
+mod layers;
