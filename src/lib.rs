@@ -24,7 +24,9 @@ pub mod condition;
 pub mod reading;
 
 // Ground: what every part stands on.
+pub mod config;
 pub mod live;
+pub mod port;
 pub mod signals;
 pub mod store;
 pub mod supervisor;

@@ -1,0 +1,478 @@
+//! From TOML text to checked values, every fault kept with its place.
+//!
+//! A [`Block`] is one table of the file with the list of fields it may have; reading a field either gives a value or
+//! records a [`Fault`], so one run finds them all. The same list of [`Field`]s is the manual.
+
+use std::{
+    cell::RefCell, collections::BTreeMap, fmt, net::SocketAddr, ops::Range, path::PathBuf, str::FromStr, time::Duration,
+};
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+/// Whether a field must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// A fault when it is missing.
+    Required,
+    /// Nothing happens without it.
+    Optional,
+    /// A TOML value that stands for it.
+    Default(&'static str),
+}
+
+/// One key of a block: its name, its manual, and what stands for it when it is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    /// The key.
+    pub name: &'static str,
+    /// What is expected, in the operator's words: `a duration such as "30 s"`.
+    pub expects: &'static str,
+    /// Whether it must be there.
+    pub presence: Presence,
+    /// What it is for: one or two sentences.
+    pub doc: &'static str,
+}
+
+/// A value of the file that is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Where in the text.
+    pub span: Range<usize>,
+    /// The block it is in: `device "electricity/mairie"`.
+    pub place: String,
+    /// What is wrong, with the value.
+    pub message: String,
+}
+
+/// A file's text and the faults found in it so far.
+#[derive(Debug)]
+pub struct Source {
+    /// The file's name, as the operator gave it.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+    faults: RefCell<Vec<Fault>>,
+    /// Lines that do not parse, and what follows a header that does not: where they belong is not known.
+    unsure: RefCell<Vec<Range<usize>>>,
+}
+
+impl Source {
+    /// A text to be read.
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { name: name.into(), text: text.into(), faults: RefCell::default(), unsure: RefCell::default() }
+    }
+
+    /// Records a fault. One that may only follow from a syntax error is left for the next run.
+    pub fn fault(&self, span: Range<usize>, place: impl Into<String>, message: impl Into<String>) {
+        if !self.unsure.borrow().iter().any(|unsure| unsure.contains(&span.start)) {
+            self.record(span, place, message);
+        }
+    }
+
+    fn record(&self, span: Range<usize>, place: impl Into<String>, message: impl Into<String>) {
+        let fault = Fault { span, place: place.into(), message: message.into() };
+        let mut faults = self.faults.borrow_mut();
+        if !faults.contains(&fault) {
+            faults.push(fault);
+        }
+    }
+
+    /// The faults so far, in the order of the file.
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut faults = self.faults.borrow().clone();
+        faults.sort_by_key(|fault| (fault.span.start, fault.span.end));
+        faults
+    }
+
+    /// Line of a fault, counted from 1.
+    pub fn line_of(&self, fault: &Fault) -> usize {
+        self.text.bytes().take(fault.span.start).filter(|byte| *byte == b'\n').count() + 1
+    }
+
+    /// A fault as a person reads it: file, line, column, the line itself, a caret.
+    pub fn render(&self, fault: &Fault, renderer: &Renderer) -> String {
+        let end = fault.span.end.min(self.text.len());
+        let span = fault.span.start.min(end)..end;
+        let title =
+            if fault.place.is_empty() { fault.message.clone() } else { format!("{}: {}", fault.place, fault.message) };
+        let snippet = Snippet::source(&self.text).path(&self.name).annotation(AnnotationKind::Primary.span(span));
+        renderer.render(&[Level::ERROR.with_name("fault").primary_title(&title).element(snippet)])
+    }
+
+    /// The top table; what cannot be parsed is a fault, the rest is still read.
+    pub fn parse(&self) -> Spanned<DeTable<'_>> {
+        let (table, errors) = DeTable::parse_recoverable(&self.text);
+        let mut unsure = Vec::new();
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            unsure.push(self.spoiled(span.start));
+            self.record(span, "", error.message().replace('\n', ", "));
+        }
+        self.unsure.replace(unsure);
+        table
+    }
+
+    /// What a syntax error makes unsure: its line; after a header, all up to the next one.
+    fn spoiled(&self, at: usize) -> Range<usize> {
+        let at = at.min(self.text.len());
+        let (before, after) = self.text.split_at_checked(at).unwrap_or((&self.text, ""));
+        let start = before.rfind('\n').map_or(0, |end| end + 1);
+        let header = self.text.get(start..).is_some_and(|line| line.trim_start().starts_with('['));
+        let mut lines = after.split_inclusive('\n');
+        let mut end = at + lines.next().map_or(0, str::len);
+        if header {
+            end += lines.take_while(|line| !line.trim_start().starts_with('[')).map(str::len).sum::<usize>();
+        }
+        start..end
+    }
+}
+
+/// One table of the file.
+#[derive(Debug, Clone)]
+pub struct Block<'a> {
+    /// What it is, for messages: `device "electricity/mairie"`.
+    pub place: String,
+    /// Where its first line is.
+    pub span: Range<usize>,
+    source: &'a Source,
+    table: &'a DeTable<'a>,
+}
+
+impl<'a> Block<'a> {
+    /// A table, not yet checked against a list of fields.
+    pub fn new(source: &'a Source, place: impl Into<String>, span: Range<usize>, table: &'a DeTable<'a>) -> Self {
+        Self { place: place.into(), span, source, table }
+    }
+
+    /// Every key must be one of `fields`.
+    pub fn only(&self, fields: &[&[Field]]) {
+        let known = || fields.iter().copied().flatten();
+        for key in self.table.keys() {
+            let name: &str = key.get_ref();
+            if known().any(|field| field.name == name) {
+                continue;
+            }
+            let near = nearest(name, known().map(|field| field.name));
+            let hint = near.map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
+            self.source.fault(key.span(), &self.place, format!("unknown key `{name}`{hint}"));
+        }
+    }
+
+    /// Records a fault at the value of `name`, or at the block when it is absent.
+    pub fn fault(&self, name: &str, message: impl Into<String>) {
+        let span = self.table.get(name).map_or_else(|| self.span.clone(), Spanned::span);
+        self.source.fault(span, &self.place, message);
+    }
+
+    /// Whether the key is written in the file.
+    pub fn has(&self, name: &str) -> bool {
+        self.table.contains_key(name)
+    }
+
+    /// The text written at a key, judged by nobody.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.table.get(name)?.get_ref().as_str()
+    }
+
+    /// A field's value. `None` when it is optional and absent, or faulty (then a fault is recorded).
+    pub fn get<T: Value>(&self, field: &Field) -> Option<T> {
+        let Some(value) = self.table.get(field.name) else {
+            return self.absent(field);
+        };
+        T::read(value.get_ref()).map_err(|wrong| self.wrong(field, value, &wrong)).ok()
+    }
+
+    /// A field's value through its `FromStr`; the type's own message is shown.
+    pub fn parse<T: FromStr<Err: fmt::Display>>(&self, field: &Field) -> Option<T> {
+        let text: String = self.get(field)?;
+        text.parse().map_err(|wrong| self.fault(field.name, format!("`{}`: {wrong}", field.name))).ok()
+    }
+
+    /// One of a few words.
+    pub fn choice<T: Copy>(&self, field: &Field, choices: &[(&str, T)]) -> Option<T> {
+        let text: String = self.get(field)?;
+        let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let words = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+            self.fault(field.name, format!("`{}` is \"{text}\", one of {words} was expected", field.name));
+        }
+        found
+    }
+
+    /// A value that must lie within bounds.
+    pub fn within<T: Value + PartialOrd + fmt::Display>(&self, field: &Field, low: T, high: T) -> Option<T> {
+        let value: T = self.get(field)?;
+        if value < low || value > high {
+            self.fault(field.name, format!("`{}` is {value}, between {low} and {high} was expected", field.name));
+            return None;
+        }
+        Some(value)
+    }
+
+    /// A duration within bounds.
+    pub fn duration_within(&self, field: &Field, low: Duration, high: Duration) -> Option<Duration> {
+        let value: Duration = self.get(field)?;
+        if value < low || value > high {
+            let message = format!("`{}` is {value:?}, between {low:?} and {high:?} was expected", field.name);
+            self.fault(field.name, message);
+            return None;
+        }
+        Some(value)
+    }
+
+    /// The tables under a key: `[[name]]` or `[name]`. Each is called after its own `name` key when it has one.
+    pub fn blocks(&self, name: &str) -> Vec<Block<'a>> {
+        let Some(value) = self.table.get(name) else { return Vec::new() };
+        match value.get_ref() {
+            DeValue::Table(table) => vec![self.child(name, value.span(), table)],
+            DeValue::Array(items) => items.iter().filter_map(|item| self.item(name, item)).collect(),
+            _ => {
+                self.fault(name, format!("`{name}` must be a block, written [{name}] or [[{name}]]"));
+                Vec::new()
+            }
+        }
+    }
+
+    fn item(&self, name: &str, item: &'a Spanned<DeValue<'a>>) -> Option<Block<'a>> {
+        let table = item.get_ref().as_table();
+        if table.is_none() {
+            self.source.fault(item.span(), &self.place, format!("`{name}` must hold blocks, written [[{name}]]"));
+        }
+        Some(self.child(name, item.span(), table?))
+    }
+
+    fn child(&self, name: &str, span: Range<usize>, table: &'a DeTable<'a>) -> Block<'a> {
+        let title = table.get("name").and_then(|v| v.get_ref().as_str().map(|own| format!("{name} \"{own}\"")));
+        let title = title.unwrap_or_else(|| name.to_owned());
+        let place = if self.place.is_empty() { title } else { format!("{}, {title}", self.place) };
+        Block::new(self.source, place, span, table)
+    }
+
+    fn absent<T: Value>(&self, field: &Field) -> Option<T> {
+        match field.presence {
+            Presence::Optional => None,
+            Presence::Required => {
+                let message = format!("`{}` is missing: {}", field.name, field.expects);
+                self.source.fault(self.span.clone(), &self.place, message);
+                None
+            }
+            // A default that does not parse is caught by a test over every list of fields.
+            Presence::Default(text) => DeValue::parse(text).ok().and_then(|v| T::read(v.get_ref()).ok()),
+        }
+    }
+
+    fn wrong(&self, field: &Field, value: &Spanned<DeValue<'_>>, wrong: &str) {
+        let message = format!("`{}` {wrong}, {} was expected", field.name, field.expects);
+        self.source.fault(value.span(), &self.place, message);
+    }
+}
+
+/// A type that can be read from a TOML value.
+pub trait Value: Sized {
+    /// Reads it, or says what it is instead: `is "abc"`.
+    ///
+    /// # Errors
+    /// What the value is, in words that follow the key's name.
+    fn read(value: &DeValue<'_>) -> Result<Self, String>;
+}
+
+fn shown(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("is \"{text}\""),
+        DeValue::Integer(n) => format!("is {}", n.as_str()),
+        DeValue::Float(n) => format!("is {}", n.as_str()),
+        DeValue::Boolean(b) => format!("is {b}"),
+        other => format!("is a TOML {}", other.type_str()),
+    }
+}
+
+impl Value for String {
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        value.as_str().map(ToOwned::to_owned).ok_or_else(|| shown(value))
+    }
+}
+
+impl Value for bool {
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        value.as_bool().ok_or_else(|| shown(value))
+    }
+}
+
+impl Value for f64 {
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        let text = match value {
+            DeValue::Float(n) => n.as_str(),
+            DeValue::Integer(n) => return i64::read(&DeValue::Integer(n.clone())).map(|n| n as Self),
+            _ => return Err(shown(value)),
+        };
+        text.replace('_', "").parse().ok().filter(|n: &Self| n.is_finite()).ok_or_else(|| shown(value))
+    }
+}
+
+impl Value for i64 {
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        let n = value.as_integer().ok_or_else(|| shown(value))?;
+        Self::from_str_radix(n.as_str(), n.radix()).map_err(|_| shown(value))
+    }
+}
+
+macro_rules! whole {
+    ($($type:ty),*) => {$(
+        impl Value for $type {
+            fn read(value: &DeValue<'_>) -> Result<Self, String> {
+                i64::read(value)?.try_into().map_err(|_| shown(value))
+            }
+        }
+    )*};
+}
+whole!(u8, u16, u32, u64, usize);
+
+impl Value for PathBuf {
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        String::read(value).map(Self::from)
+    }
+}
+
+impl Value for SocketAddr {
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        String::read(value)?.parse().map_err(|_| shown(value))
+    }
+}
+
+impl Value for Duration {
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        duration(&String::read(value)?).ok_or_else(|| shown(value))
+    }
+}
+
+impl<T: Value> Value for Vec<T> {
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        let items = value.as_array().ok_or_else(|| shown(value))?;
+        items.iter().map(|item| T::read(item.get_ref()).map_err(|wrong| format!("has an item that {wrong}"))).collect()
+    }
+}
+
+/// A small table of the operator's own keys: `{ open = 1, closed = 0 }`.
+impl<T: Value> Value for BTreeMap<String, T> {
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        let table = value.as_table().ok_or_else(|| shown(value))?;
+        let entry = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
+            let key: &std::borrow::Cow<'_, str> = key.get_ref();
+            let read = T::read(value.get_ref()).map_err(|wrong| format!("has a key `{key}` that {wrong}"));
+            read.map(|read| (key.clone().into_owned(), read))
+        };
+        table.iter().map(entry).collect()
+    }
+}
+
+/// Bytes on a card: `"4 GB"`, `"64 MiB"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+impl Value for ByteSize {
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        const UNITS: &[(&str, f64)] =
+            &[("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("KiB", 1024.0), ("MiB", 1_048_576.0), ("GiB", 1_073_741_824.0)];
+        scaled(&String::read(value)?, UNITS).map(|bytes| Self(bytes as u64)).ok_or_else(|| shown(value))
+    }
+}
+
+/// `"30 s"`, `"200 ms"`, `"15 min"`, `"1 h"`, `"2 d"`.
+fn duration(text: &str) -> Option<Duration> {
+    const UNITS: &[(&str, f64)] = &[("ms", 0.001), ("s", 1.0), ("min", 60.0), ("h", 3_600.0), ("d", 86_400.0)];
+    Duration::try_from_secs_f64(scaled(text, UNITS)?).ok()
+}
+
+fn scaled(text: &str, units: &[(&str, f64)]) -> Option<f64> {
+    let at = text.find(|c: char| c.is_ascii_alphabetic())?;
+    let (number, unit) = text.split_at(at);
+    let number: f64 = number.trim().parse().ok()?;
+    let (_, scale) = units.iter().find(|(name, _)| *name == unit.trim())?;
+    Some(number * scale).filter(|n| n.is_finite() && *n >= 0.0)
+}
+
+/// The known word that a mistyped one was meant to be, when one is near enough.
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known.map(|known| (distance(known, word), known)).min().filter(|(apart, _)| *apart <= 3).map(|(_, known)| known)
+}
+
+/// Letters to change to make one word of the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut corner = i;
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let change = corner + usize::from(ca != *cb);
+            corner = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIELDS: &[Field] = &[
+        Field { name: "path", expects: "a path", presence: Presence::Required, doc: "" },
+        Field {
+            name: "every",
+            expects: "a duration such as \"30 s\"",
+            presence: Presence::Default("\"30 s\""),
+            doc: "",
+        },
+        Field { name: "speed", expects: "a whole number", presence: Presence::Optional, doc: "" },
+    ];
+
+    fn read(text: &str) -> (Vec<String>, Option<String>, Option<Duration>, Option<u32>) {
+        let source = Source::new("f.toml", text);
+        let table = source.parse();
+        let block = Block::new(&source, "port", table.span(), table.get_ref());
+        block.only(&[FIELDS]);
+        let values = (block.get(&FIELDS[0]), block.get(&FIELDS[1]), block.get(&FIELDS[2]));
+        let faults = source.faults().into_iter().map(|f| format!("{}:{}", source.line_of(&f), f.message)).collect();
+        (faults, values.0, values.1, values.2)
+    }
+
+    #[test]
+    fn a_sound_block_is_read_with_its_defaults() {
+        let (faults, path, every, speed) = read("path = \"/dev/a\"\nspeed = 9_600");
+        assert_eq!(faults, Vec::<String>::new());
+        assert_eq!((path.as_deref(), every, speed), (Some("/dev/a"), Some(Duration::from_secs(30)), Some(9600)));
+    }
+
+    #[test]
+    fn every_fault_is_told_at_its_line_in_one_run() {
+        let (faults, ..) = read("pth = \"/dev/a\"\nevery = \"30 sx\"\nspeed = -1\nspeed = 3");
+        assert_eq!(faults.len(), 5, "{faults:?}");
+        assert!(faults[0].contains("`path` is missing") || faults[1].contains("`path` is missing"), "{faults:?}");
+        assert!(faults.iter().any(|f| f == "1:unknown key `pth`, did you mean `path`?"), "{faults:?}");
+        assert!(faults.iter().any(|f| f.starts_with("2:`every` is \"30 sx\"")), "{faults:?}");
+        assert!(faults.iter().any(|f| f.starts_with("3:`speed` is -1")), "{faults:?}");
+        assert!(faults.iter().any(|f| f.starts_with("4:")), "{faults:?}");
+    }
+
+    #[test]
+    fn a_fault_is_shown_with_file_line_column_and_caret() {
+        let source = Source::new("f.toml", "a = 1\nb = \"x\"\n");
+        source.fault(10..13, "panel", "`b` is \"x\"");
+        let text = source.render(&source.faults()[0], &Renderer::plain());
+        assert!(text.contains("f.toml:2:5") && text.contains("^^^") && text.contains("panel: `b`"), "{text}");
+    }
+
+    #[test]
+    fn durations_are_read_with_their_unit_and_never_without() {
+        assert_eq!(duration("200 ms"), Some(Duration::from_millis(200)));
+        assert_eq!(duration("1.5h"), Some(Duration::from_secs(5_400)));
+        assert_eq!(duration("30"), None);
+        assert_eq!(duration("-1 s"), None);
+        assert_eq!(duration("1e999 d"), None);
+    }
+}

@@ -1,0 +1,280 @@
+//! The `[peers]` block: who may pull readings, with which certificate, and what.
+
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::{Block, ByteSize, Field, Presence};
+use crate::reading::Sharing;
+
+/// The keys of `[peers]`.
+pub const FIELDS: &[Field] = &[
+    Field {
+        name: "listen",
+        expects: "an address and port such as \"0.0.0.0:8444\"",
+        presence: Presence::Default("\"0.0.0.0:8444\""),
+        doc: "Where central servers connect to pull.",
+    },
+    Field {
+        name: "certificate",
+        expects: "the path of a PEM file",
+        presence: Presence::Optional,
+        doc: "The gateway's certificate, followed by its chain. Without it, the gateway shows the one it made for itself.",
+    },
+    Field {
+        name: "key",
+        expects: "the path of a PEM file",
+        presence: Presence::Optional,
+        doc: "The key of `certificate`, readable by the gateway alone.",
+    },
+    Field {
+        name: "authority",
+        expects: "the path of a PEM file",
+        presence: Presence::Required,
+        doc: "The certificate of the authority that issued the central servers' certificates. No other is let in.",
+    },
+    Field {
+        name: "revoked",
+        expects: "the path of a PEM file",
+        presence: Presence::Optional,
+        doc: "The authority's list of revoked certificates (CRL). Read at start.",
+    },
+    Field {
+        name: "page_bytes",
+        expects: "a size between \"16 KiB\" and \"16 MiB\"",
+        presence: Presence::Default("\"1 MiB\""),
+        doc: "The largest page given at once, before compression. Smaller pages lose less to a link that drops.",
+    },
+    Field {
+        name: "absent_after",
+        expects: "a duration between \"1 min\" and \"90 d\"",
+        presence: Presence::Default("\"24 h\""),
+        doc: "A central server that has not pulled for so long is shown as absent.",
+    },
+    Field {
+        name: "peer",
+        expects: "blocks, written [[peers.peer]]",
+        presence: Presence::Optional,
+        doc: "The central servers, one block each.",
+    },
+];
+
+/// The keys of `[[peers.peer]]`.
+pub const PEER_FIELDS: &[Field] = &[
+    Field {
+        name: "name",
+        expects: "the common name, or a DNS name, of the peer's certificate",
+        presence: Presence::Required,
+        doc: "Who it is: the name its certificate carries.",
+    },
+    Field {
+        name: "sharing",
+        expects: "some of \"public\", \"internal\", \"personal\"",
+        presence: Presence::Required,
+        doc: "Which points it may pull, by their sharing class.",
+    },
+    Field {
+        name: "consent",
+        expects: "a text",
+        presence: Presence::Optional,
+        doc: "Who consented to what, and where the paper is. Without it no personal point leaves the gateway.",
+    },
+];
+
+const CLASSES: &[(&str, Sharing)] =
+    &[("public", Sharing::Public), ("internal", Sharing::Internal), ("personal", Sharing::Personal)];
+
+/// `[peers]`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeersSettings {
+    /// Where central servers connect.
+    pub listen: SocketAddr,
+    /// Certificate and key files; `None` for the gateway's own certificate.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// The authority's certificate.
+    pub authority: PathBuf,
+    /// Its list of revoked certificates.
+    pub revoked: Option<PathBuf>,
+    /// The largest page, before compression, in bytes.
+    pub page_bytes: usize,
+    /// A peer that has not pulled for so long is absent.
+    pub absent_after: Duration,
+    /// Who may pull. Names are unique.
+    pub peers: Vec<PeerSettings>,
+}
+
+/// `[[peers.peer]]`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerSettings {
+    /// The name its certificate carries.
+    pub name: String,
+    /// What it may pull. `Personal` only with a consent.
+    pub sharing: BTreeSet<Sharing>,
+    /// The recorded consent.
+    pub consent: Option<String>,
+}
+
+impl PeersSettings {
+    /// Reads the block; `None` when a fault leaves nothing to start with. A faulty peer is left out, the others serve.
+    pub fn read(block: &Block<'_>) -> Option<Self> {
+        block.only(&[FIELDS]);
+        let [listen, certificate, key, authority, revoked, page_bytes, absent_after, _] = FIELDS else { return None };
+        let peers = read_peers(block);
+        let identity = match (block.get(certificate), block.get(key)) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => return lone(block, "certificate", "key"),
+            (None, Some(_)) => return lone(block, "key", "certificate"),
+        };
+        let (listen, authority) = (block.get(listen), block.get(authority));
+        let (revoked, page_bytes) = (block.get(revoked), read_page_bytes(block, page_bytes));
+        let absent_after =
+            block.duration_within(absent_after, Duration::from_secs(60), Duration::from_secs(90 * 86_400));
+        Some(Self {
+            listen: listen?,
+            identity,
+            authority: authority?,
+            revoked,
+            page_bytes: page_bytes?,
+            absent_after: absent_after?,
+            peers,
+        })
+    }
+}
+
+fn lone(block: &Block<'_>, there: &str, missing: &str) -> Option<PeersSettings> {
+    block.fault(there, format!("`{there}` is given without `{missing}`: both or neither"));
+    None
+}
+
+fn read_page_bytes(block: &Block<'_>, field: &Field) -> Option<usize> {
+    const BOUNDS: std::ops::RangeInclusive<u64> = 16 << 10..=16 << 20;
+    let ByteSize(bytes) = block.get(field)?;
+    if !BOUNDS.contains(&bytes) {
+        block.fault(field.name, format!("`{}` is {bytes} bytes, {} was expected", field.name, field.expects));
+        return None;
+    }
+    usize::try_from(bytes).ok()
+}
+
+fn read_peers(block: &Block<'_>) -> Vec<PeerSettings> {
+    let mut peers = Vec::<PeerSettings>::new();
+    for block in block.blocks("peer") {
+        let Some(peer) = read_peer(&block) else { continue };
+        if peers.iter().any(|known| known.name == peer.name) {
+            block.fault("name", format!("`name` \"{}\" is already the name of another peer", peer.name));
+            continue;
+        }
+        peers.push(peer);
+    }
+    peers
+}
+
+fn read_peer(block: &Block<'_>) -> Option<PeerSettings> {
+    block.only(&[PEER_FIELDS]);
+    let [name, sharing, consent] = PEER_FIELDS else { return None };
+    let name = block.get::<String>(name).and_then(|name| checked_name(block, name));
+    let consent: Option<String> = block.get(consent).filter(|text: &String| !text.trim().is_empty());
+    let sharing = block.get::<Vec<String>>(sharing).and_then(|words| checked_sharing(block, &words));
+    let sharing = sharing?;
+    if sharing.contains(&Sharing::Personal) && consent.is_none() {
+        block.fault(
+            "sharing",
+            "`sharing` holds \"personal\" but `consent` is missing: who consented, to what, and when",
+        );
+        return None;
+    }
+    Some(PeerSettings { name: name?, sharing, consent })
+}
+
+/// X.520 bounds a common name to 64 characters.
+fn checked_name(block: &Block<'_>, name: String) -> Option<String> {
+    let fits = (1..=64).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+    if !fits {
+        block.fault("name", "`name` must have 1 to 64 characters, none of them a control character");
+    }
+    fits.then_some(name)
+}
+
+fn checked_sharing(block: &Block<'_>, words: &[String]) -> Option<BTreeSet<Sharing>> {
+    let mut classes = BTreeSet::new();
+    for word in words {
+        let Some((_, class)) = CLASSES.iter().find(|(name, _)| name == word) else {
+            let expected = "one of \"public\", \"internal\", \"personal\" was expected";
+            block.fault("sharing", format!("`sharing` has an item that is \"{word}\", {expected}"));
+            return None;
+        };
+        classes.insert(*class);
+    }
+    if classes.is_empty() {
+        block.fault("sharing", "`sharing` is empty: this peer could pull nothing");
+        return None;
+    }
+    Some(classes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Source;
+
+    fn read(text: &str) -> (Vec<String>, Option<PeersSettings>) {
+        let source = Source::new("gateway.toml", text);
+        let table = source.parse();
+        let top = Block::new(&source, "", table.span(), table.get_ref());
+        let settings = top.blocks("peers").first().and_then(PeersSettings::read);
+        let faults = source.faults().iter().map(|f| format!("{}: {}", source.line_of(f), f.message)).collect();
+        (faults, settings)
+    }
+
+    #[test]
+    fn a_sound_block_is_read_with_its_defaults() {
+        let (faults, settings) = read(
+            "[peers]\nauthority = \"ca.pem\"\n[[peers.peer]]\nname = \"agglo\"\nsharing = [\"public\", \"internal\"]\n",
+        );
+        assert_eq!(faults, Vec::<String>::new());
+        let settings = settings.expect("read");
+        assert_eq!(settings.listen, "0.0.0.0:8444".parse().expect("address"));
+        assert_eq!((settings.page_bytes, settings.absent_after), (1 << 20, Duration::from_secs(86_400)));
+        assert_eq!(settings.identity, None);
+        assert_eq!(settings.peers[0].sharing, BTreeSet::from([Sharing::Public, Sharing::Internal]));
+    }
+
+    #[test]
+    fn every_fault_is_told_at_its_line_and_the_sound_peer_serves() {
+        let (faults, settings) = read(concat!(
+            "[peers]\nauthority = \"ca.pem\"\npage_bytes = \"1 kB\"\n",
+            "[[peers.peer]]\nname = \"agglo\"\nsharing = [\"public\", \"personal\"]\n",
+            "[[peers.peer]]\nname = \"dept\"\nsharing = [\"secret\"]\n",
+            "[[peers.peer]]\nname = \"\"\nsharing = []\n",
+            "[[peers.peer]]\nname = \"sdis\"\nsharing = [\"public\"]\nconsnt = \"x\"\n",
+            "[[peers.peer]]\nname = \"sdis\"\nsharing = [\"public\"]\n",
+        ));
+        let starts = [
+            "3: `page_bytes` is 1000 bytes",
+            "6: `sharing` holds \"personal\" but `consent` is missing",
+            "9: `sharing` has an item that is \"secret\"",
+            "11: `name` must have",
+            "12: `sharing` is empty",
+            "16: unknown key `consnt`, did you mean `consent`?",
+            "18: `name` \"sdis\" is already",
+        ];
+        for start in starts {
+            assert!(faults.iter().any(|fault| fault.starts_with(start)), "{start} in {faults:#?}");
+        }
+        assert_eq!((faults.len(), settings), (starts.len(), None));
+    }
+
+    #[test]
+    fn a_certificate_without_its_key_is_a_fault() {
+        let (faults, _) = read("[peers]\nauthority = \"ca.pem\"\ncertificate = \"c.pem\"\n");
+        assert_eq!(faults, ["3: `certificate` is given without `key`: both or neither"]);
+    }
+
+    #[test]
+    fn a_consent_lets_personal_points_leave() {
+        let (faults, settings) = read(
+            "[peers]\nauthority = \"a\"\n[[peers.peer]]\nname = \"a\"\nsharing = [\"personal\"]\nconsent = \"Mme Roche, 3 May\"\n",
+        );
+        assert_eq!(faults, Vec::<String>::new());
+        assert_eq!(settings.expect("read").peers[0].consent.as_deref(), Some("Mme Roche, 3 May"));
+    }
+}
