@@ -27,6 +27,8 @@ pub mod reading;
 pub mod config;
 pub mod live;
 pub mod port;
+pub mod serve;
 pub mod signals;
 pub mod store;
 pub mod supervisor;
+pub mod tls;
