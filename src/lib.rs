@@ -32,3 +32,6 @@ pub mod signals;
 pub mod store;
 pub mod supervisor;
 pub mod tls;
+
+// Parts: none knows another.
+pub mod drivers;

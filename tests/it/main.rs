@@ -1,3 +1,4 @@
 //! The gateway tried from outside, in one binary: real listeners on port 0, real files in a temporary folder.
 
+mod drivers;
 mod layers;
