@@ -35,3 +35,4 @@ pub mod tls;
 
 // Parts: none knows another.
 pub mod drivers;
+pub mod watch;
