@@ -34,5 +34,6 @@ pub mod supervisor;
 pub mod tls;
 
 // Parts: none knows another.
+pub mod buffer;
 pub mod drivers;
 pub mod watch;

@@ -1,0 +1,591 @@
+//! What the writer, the readers and the starter of the store share, and how it is read.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use nix::sys::{
+    stat::{major, minor},
+    statvfs::statvfs,
+};
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::{
+    database::folder_size,
+    gaps::{Gaps, clip, undated},
+    keeping::CardKeep,
+    marker::{Mark, Marker},
+    rollup::{Quarter, Steps},
+    salvage::{self, Aside},
+    segment::{Segment, SegmentFault},
+    shelf::{Listed, Shelf},
+};
+use crate::{
+    clock::{Clock, Sample, Stamp},
+    condition::{Board, Code},
+    reading::{PointId, Reading, Stored},
+    store::{Archive, Bucket, Cause, Entry, Gap, Keep, Page, PageRequest, StoreError, StoreFigures},
+    supervisor::chain,
+};
+
+/// What conditions of the store are about.
+pub(super) const SUBJECT: &str = "store";
+/// Points whose newest reading is remembered.
+const MOST_POINTS: usize = 4096;
+/// Peers whose progress is remembered.
+const MOST_PEERS: usize = 256;
+/// Pieces looked at for one page, so that a filter that lets nothing pass still answers soon.
+const MOST_PIECES: usize = 256;
+/// Readings taken out of the head at once.
+const PIECE: usize = 4096;
+/// Steps one history may have.
+const MOST_STEPS: i64 = 50_000;
+/// Steps of the clock within a block's quarter of an hour, and within a segment's days.
+const BLOCK_SLACK_MS: i64 = 600_000;
+const SEGMENT_SLACK_MS: i64 = 2 * 86_400_000;
+const CACHED_BLOCKS: usize = 2;
+
+/// Committed readings that are not yet in a segment.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// Where they lie in the head file.
+    pub place: usize,
+    pub first: u64,
+    pub readings: Vec<Reading>,
+}
+
+impl Slot {
+    /// The number after its last.
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.readings.len() as u64
+    }
+}
+
+/// What changes.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub slots: VecDeque<Slot>,
+    pub gaps: Gaps,
+    pub newest: HashMap<PointId, Stored>,
+    pub acknowledged: BTreeMap<String, u64>,
+    /// Samples of which no segment has a copy yet.
+    pub samples: Vec<Sample>,
+    pub lost: u64,
+}
+
+impl State {
+    /// Takes the newest readings in.
+    pub(super) fn notice(&mut self, stored: &Stored) {
+        let room = self.newest.len() < MOST_POINTS;
+        match self.newest.get_mut(&stored.reading.point) {
+            Some(known) if known.seq < stored.seq => *known = stored.clone(),
+            Some(_) => {}
+            None if room => {
+                self.newest.insert(stored.reading.point.clone(), stored.clone());
+            }
+            None => {}
+        }
+    }
+}
+
+/// Readings that lie together.
+enum Piece {
+    Gap(Gap),
+    Readings(Arc<Vec<Stored>>),
+    /// Nothing is known up to this number.
+    Nothing(u64),
+}
+
+/// A few decoded blocks, by segment-independent first number.
+type BlockCache = VecDeque<(u64, Arc<Vec<Stored>>)>;
+
+/// The store.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub directory: PathBuf,
+    pub size_limit: u64,
+    pub identity: [u8; 16],
+    pub keep: Arc<dyn KeepDebug>,
+    pub own: Option<Arc<CardKeep>>,
+    pub aside: Aside,
+    pub state: RwLock<State>,
+    pub shelf: Mutex<Shelf>,
+    pub marker: Mutex<Option<Marker>>,
+    /// Held while the list of gaps is written.
+    pub noting: Mutex<()>,
+    pub cache: Mutex<BlockCache>,
+    pub head: watch::Sender<u64>,
+    pub clock: RwLock<Clock>,
+    pub board: OnceLock<Board>,
+    pub waiting: AtomicU64,
+    pub bytes: AtomicU64,
+    /// What the device had written before this start.
+    pub written_before: u64,
+}
+
+/// A [`Keep`] that can stand in a structure that is printed for debugging.
+pub(super) trait KeepDebug: Keep + std::fmt::Debug {}
+impl<K: Keep + std::fmt::Debug> KeepDebug for K {}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn story(doing: &str, fault: SegmentFault) -> StoreError {
+    StoreError::new(doing, fault)
+}
+
+impl Inner {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        self.clock.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn committed(&self) -> u64 {
+        *self.head.borrow()
+    }
+
+    /// Notes a hole for good, then tells it: a number told as lost must not be given out again after a fall.
+    pub(super) fn lose(&self, gap: Gap) -> Result<(), StoreError> {
+        let _one_at_a_time = locked(&self.noting);
+        let mut gaps = self.read().gaps.clone();
+        gaps.add(gap.clone());
+        self.keep_gaps(&gaps.all().cloned().collect::<Vec<_>>())?;
+        self.tell_loss(gap);
+        Ok(())
+    }
+
+    /// Notes and tells a hole found while reading; told even if it cannot be noted, for after a fall it is found again.
+    fn lose_anyway(&self, gap: Gap) {
+        if let Err(error) = self.lose(gap.clone()) {
+            warn!(why = chain(&error), "Gap not written down");
+            self.tell_loss(gap);
+        }
+    }
+
+    /// What was pulled by somebody before it had to go is not lost.
+    fn tell_loss(&self, gap: Gap) {
+        let (lost, told) = {
+            let mut state = self.write();
+            let pulled = state.acknowledged.values().copied().max().unwrap_or(0);
+            let added = state.gaps.add(gap.clone());
+            let unread = gap.last.saturating_sub(pulled.max(gap.first - 1));
+            let lost = if gap.cause == Cause::SizeLimit { added.min(unread) } else { added };
+            state.lost += lost;
+            (lost, state.lost)
+        };
+        if lost == 0 {
+            return;
+        }
+        warn!(first = gap.first, last = gap.last, lost, cause = ?gap.cause, "Readings lost");
+        if let Some(board) = self.board.get() {
+            let detail = format!("{told} readings lost so far, the last by {:?}", gap.cause);
+            board.raise(Code::ReadingsLost, SUBJECT, detail);
+        }
+        if let Err(error) = self.mark(|mark| mark.lost = told) {
+            warn!(why = chain(&error), "Count of lost readings not written down");
+        }
+    }
+
+    fn keep_gaps(&self, gaps: &[Gap]) -> Result<(), StoreError> {
+        let Some(own) = &self.own else { return Ok(()) };
+        let bytes = postcard::to_allocvec(gaps).map_err(|e| StoreError::new("encode the gaps", e))?;
+        own.own_put("gaps", b"all", &bytes)
+    }
+
+    /// Changes the marker.
+    pub(super) fn mark(&self, change: impl FnOnce(&mut Mark)) -> Result<(), StoreError> {
+        let mut held = locked(&self.marker);
+        let Some(marker) = held.as_mut() else { return Ok(()) };
+        let mut mark = marker.mark();
+        change(&mut mark);
+        marker.write(mark).map_err(|e| StoreError::new("write the marker", e))
+    }
+
+    /// The segment that begins with `first`. A damaged one is salvaged first; `None` when nothing of it is left.
+    pub(super) fn segment(&self, first: u64) -> Result<Option<Arc<Segment>>, StoreError> {
+        let mut shelf = locked(&self.shelf);
+        if !shelf.listed().contains_key(&first) {
+            return Ok(None);
+        }
+        let fault = match shelf.get(first) {
+            Ok(segment) => return Ok(Some(segment)),
+            Err(fault) => fault,
+        };
+        if fault.may_pass() {
+            return Err(story("open a segment", fault));
+        }
+        let end = shelf.after(first).unwrap_or(u64::MAX);
+        let folder = Shelf::folder(shelf.root(), first);
+        let why = chain(&fault);
+        if !folder.exists() || matches!(fault, SegmentFault::Foreign(_)) {
+            let place =
+                if folder.exists() { self.aside.take(&folder)?.display().to_string() } else { "nowhere".to_owned() };
+            shelf.remove(first);
+            drop(shelf);
+            self.tell_damage(format!("{why}; set aside: {place}"));
+            return Ok(None);
+        }
+        if free_bytes(&self.directory) < FREE {
+            return Err(story("salvage a segment without room for it", fault));
+        }
+        let salvaged = salvage::segment(&folder, first, end, &self.identity, &self.aside)?;
+        let segment = shelf.put(salvaged.segment);
+        drop(shelf);
+        let (blocks, place) = (salvaged.blocks, salvaged.aside.display().to_string());
+        self.tell_damage(format!("{why}; {blocks} blocks saved, the rest set aside in {place}"));
+        Ok(Some(segment))
+    }
+
+    /// Raises the alarm, once somebody listens.
+    pub(super) fn tell_damage(&self, detail: String) {
+        warn!(detail, "Store damaged");
+        if let Some(board) = self.board.get() {
+            board.raise(Code::StoreDamaged, SUBJECT, detail);
+        }
+    }
+
+    /// What lies at `seq`, which is committed.
+    fn piece(&self, seq: u64) -> Result<Piece, StoreError> {
+        let next_known = {
+            let state = self.read();
+            if let Some(gap) = state.gaps.at(seq) {
+                return Ok(Piece::Gap(gap.clone()));
+            }
+            // The head before the segments: a block is listed there before it leaves here.
+            if let Some(slot) = state.slots.iter().find(|slot| slot.first <= seq && seq < slot.end()) {
+                let skip = usize::try_from(seq - slot.first).unwrap_or(usize::MAX);
+                let numbered = (seq..).zip(slot.readings.iter().skip(skip).take(PIECE));
+                let readings = numbered.map(|(seq, reading)| Stored { seq, reading: reading.clone() }).collect();
+                return Ok(Piece::Readings(Arc::new(readings)));
+            }
+            let slot = state.slots.iter().map(|slot| slot.first).find(|first| *first > seq);
+            let gap = state.gaps.above(seq).map(|gap| gap.first);
+            slot.into_iter().chain(gap).min().unwrap_or(u64::MAX)
+        };
+        self.piece_of_segment(seq, next_known.min(self.committed() + 1))
+    }
+
+    fn piece_of_segment(&self, seq: u64, next_known: u64) -> Result<Piece, StoreError> {
+        let (place, after) = {
+            let shelf = locked(&self.shelf);
+            let place = shelf.place_of(seq);
+            (place, shelf.after(place.unwrap_or(seq)))
+        };
+        let end = next_known.min(after.unwrap_or(u64::MAX));
+        let Some(segment) = place.map(|first| self.segment(first)).transpose()?.flatten() else {
+            return Ok(Piece::Nothing(end - 1));
+        };
+        match segment.blocks_from(seq) {
+            Some((first, last)) if first <= seq => match self.block(&segment, first)? {
+                Some(readings) => Ok(Piece::Readings(readings)),
+                None => Ok(Piece::Nothing(last)),
+            },
+            Some((first, _)) => Ok(Piece::Nothing(first.min(end) - 1)),
+            None => Ok(Piece::Nothing(end - 1)),
+        }
+    }
+
+    /// A decoded block; `None` when it is damaged, which is noted.
+    fn block(&self, segment: &Segment, first: u64) -> Result<Option<Arc<Vec<Stored>>>, StoreError> {
+        if let Some((_, readings)) = locked(&self.cache).iter().find(|(cached, _)| *cached == first) {
+            return Ok(Some(Arc::clone(readings)));
+        }
+        let Some(readings) = self.read_block(segment, first)?.map(Arc::new) else { return Ok(None) };
+        let mut cache = locked(&self.cache);
+        cache.push_back((first, Arc::clone(&readings)));
+        while cache.len() > CACHED_BLOCKS {
+            cache.pop_front();
+        }
+        Ok(Some(readings))
+    }
+
+    fn read_block(&self, segment: &Segment, first: u64) -> Result<Option<Vec<Stored>>, StoreError> {
+        let fault = match segment.block(first) {
+            Ok(readings) => return Ok(Some(readings)),
+            Err(fault) => fault,
+        };
+        if let SegmentFault::Damaged { .. } = fault {
+            self.tell_damage(chain(&fault));
+            segment.forget(first);
+            return Ok(None);
+        }
+        // sled itself does not read: opened anew, it is repaired, or found broken and salvaged.
+        locked(&self.shelf).close(segment.first);
+        let anew = self.segment(segment.first)?;
+        match anew.map(|segment| (segment.block(first), segment)) {
+            Some((Ok(readings), _)) => Ok(Some(readings)),
+            Some((Err(fault @ SegmentFault::Database(..)), _)) => Err(story("read the readings", fault)),
+            Some((Err(_), segment)) => {
+                segment.forget(first);
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Readings of a point in some blocks of a segment, below `end`.
+    fn raw(
+        &self,
+        segment: &Segment,
+        blocks: impl Iterator<Item = u64>,
+        wanted: impl Fn(&Stored) -> bool,
+        steps: &mut Steps<'_>,
+    ) -> Result<(), StoreError> {
+        for first in blocks {
+            let readings = self.read_block(segment, first)?.unwrap_or_default();
+            readings.iter().filter(|stored| wanted(stored)).for_each(|stored| steps.add(stored));
+        }
+        Ok(())
+    }
+
+    /// One segment's part of a history. Numbers from `end` on are the head's.
+    fn history_of(
+        &self,
+        segment: &Segment,
+        point: &PointId,
+        (from_ms, to_ms): (i64, i64),
+        end: u64,
+        steps: &mut Steps<'_>,
+    ) -> Result<(), StoreError> {
+        let clock = self.clock();
+        let covers = segment.covers();
+        let sheaves = segment.sheaves();
+        let quarters = segment.quarters(point).map_err(|f| story("read the roll-ups", f))?;
+        let of_point = |stored: &Stored| stored.reading.point == *point && stored.seq < end;
+        for (first, last) in &sheaves {
+            let again = match quarters.get(first) {
+                None => continue,
+                Some(Some(quarters)) if *last < end => {
+                    quarters.iter().copied().filter(|quarter| !steps.add_quarter(quarter)).collect::<Vec<_>>()
+                }
+                Some(_) => vec![EVERYTHING],
+            };
+            let blocks = covers.iter().filter(|(block, cover)| {
+                let may_hold = |quarter: &Quarter| cover.spans.may_hold(quarter.from, quarter.to);
+                (*first..=*last).contains(block) && again.iter().any(may_hold)
+            });
+            let wanted = |stored: &Stored| {
+                of_point(stored) && {
+                    let place = again.partition_point(|quarter| quarter.to < stored.reading.stamp);
+                    again.get(place).is_some_and(|quarter| quarter.holds(stored.reading.stamp))
+                }
+            };
+            self.raw(segment, blocks.map(|(block, _)| *block), wanted, steps)?;
+        }
+        let loose = covers.iter().filter(|(block, cover)| {
+            let bound = sheaves.iter().any(|(first, last)| (*first..=*last).contains(block));
+            !bound && *block < end && cover.spans.may_touch(&clock, from_ms, to_ms, BLOCK_SLACK_MS)
+        });
+        self.raw(segment, loose.map(|(block, _)| *block), of_point, steps)
+    }
+
+    /// Drops what is oldest until the store fits its limit, with room for what a seal may add.
+    pub(super) fn fit(&self, margin: u64) -> Result<(), StoreError> {
+        loop {
+            let used = folder_size(&self.directory);
+            self.bytes.store(used, Ordering::Relaxed);
+            if used + margin <= self.size_limit || self.aside.drop_oldest() {
+                if used + margin <= self.size_limit {
+                    return Ok(());
+                }
+                continue;
+            }
+            let (oldest, next) = {
+                let shelf = locked(&self.shelf);
+                let (oldest, newest) = (shelf.oldest(), shelf.newest());
+                let Some(oldest) = oldest.filter(|oldest| Some(*oldest) != newest) else { return Ok(()) };
+                (oldest, shelf.after(oldest).unwrap_or(u64::MAX))
+            };
+            self.drop_segment(oldest, next - 1)?;
+        }
+    }
+
+    fn drop_segment(&self, first: u64, last: u64) -> Result<(), StoreError> {
+        let listed = locked(&self.shelf).listed().get(&first).cloned().unwrap_or_default();
+        let Listed { spans, .. } = listed;
+        // Told first: a fall in between leaves a folder that is known to be gone.
+        self.lose(Gap { from: spans.first(), to: spans.last(), ..undated(first, last, Cause::SizeLimit) })?;
+        let folder = {
+            let mut shelf = locked(&self.shelf);
+            shelf.remove(first);
+            Shelf::folder(shelf.root(), first)
+        };
+        fs::remove_dir_all(&folder).map_err(|e| StoreError::new(format!("remove {}", folder.display()), e))?;
+        if let Some(own) = &self.own {
+            own.own_remove("segments", &first.to_be_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// Holds every reading.
+const EVERYTHING: Quarter = Quarter {
+    from: Stamp { boot: 0, mono_ms: 0 },
+    to: Stamp { boot: u32::MAX, mono_ms: u64::MAX },
+    min: 0.0,
+    max: 0.0,
+    sum: 0.0,
+    first: 0.0,
+    last: 0.0,
+    count: 0,
+};
+
+impl Archive for Inner {
+    fn identity(&self) -> String {
+        self.identity.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn page(&self, request: &PageRequest<'_>) -> Result<Page, StoreError> {
+        let committed = self.committed();
+        let upto = request.upto.min(committed);
+        let mut page = Page { entries: Vec::new(), next: request.after, complete: false };
+        let mut pieces = 0;
+        while page.next < upto && page.entries.len() < request.limit && pieces < MOST_PIECES {
+            pieces += 1;
+            let seq = page.next + 1;
+            match self.piece(seq)? {
+                Piece::Gap(gap) => {
+                    page.next = gap.last.min(upto);
+                    page.entries.push(Entry::Gap(clip(&gap, seq, upto)));
+                }
+                Piece::Readings(readings) => {
+                    let first = readings.first().map_or(seq, |stored| stored.seq);
+                    let skip = usize::try_from(seq.saturating_sub(first)).unwrap_or(usize::MAX);
+                    for stored in readings.iter().skip(skip).take_while(|stored| stored.seq <= upto) {
+                        if page.entries.len() == request.limit {
+                            break;
+                        }
+                        page.next = stored.seq;
+                        if request.points.is_none_or(|points| points.contains(&stored.reading.point)) {
+                            page.entries.push(Entry::Reading(stored.clone()));
+                        }
+                    }
+                }
+                Piece::Nothing(last) => {
+                    self.lose_anyway(undated(seq, last.max(seq), Cause::Damage));
+                }
+            }
+        }
+        page.complete = page.next >= committed;
+        Ok(page)
+    }
+
+    fn head(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
+    fn latest(&self) -> Vec<Stored> {
+        let mut newest = self.read().newest.values().cloned().collect::<Vec<_>>();
+        newest.sort_by(|a, b| a.reading.point.cmp(&b.reading.point));
+        newest
+    }
+
+    fn history(&self, point: &PointId, from_ms: i64, to_ms: i64, step_ms: i64) -> Result<Vec<Bucket>, StoreError> {
+        let count = to_ms.checked_sub(from_ms).filter(|_| step_ms > 0).map(|length| length / step_ms);
+        if count.is_none_or(|count| count > MOST_STEPS) {
+            let doing = format!("sum {point} up from {from_ms} to {to_ms} by {step_ms} ms: {MOST_STEPS} steps at most");
+            return Err(StoreError { doing, source: None });
+        }
+        let clock = self.clock();
+        let mut steps = Steps::new(&clock, from_ms, to_ms, step_ms);
+        let (end, in_head) = {
+            let state = self.read();
+            let end = state.slots.front().map_or(u64::MAX, |slot| slot.first);
+            let numbered = state.slots.iter().flat_map(|slot| (slot.first..).zip(&slot.readings));
+            let of_point = numbered.filter(|(_, reading)| reading.point == *point);
+            (end, of_point.map(|(seq, reading)| Stored { seq, reading: reading.clone() }).collect::<Vec<_>>())
+        };
+        let firsts = {
+            let shelf = locked(&self.shelf);
+            let newest = shelf.newest();
+            let may_touch = |(first, listed): &(&u64, &Listed)| {
+                Some(**first) == newest || listed.spans.may_touch(&clock, from_ms, to_ms, SEGMENT_SLACK_MS)
+            };
+            shelf.listed().iter().filter(may_touch).map(|(first, _)| *first).collect::<Vec<_>>()
+        };
+        for first in firsts.into_iter().filter(|first| *first < end) {
+            if let Some(segment) = self.segment(first)? {
+                self.history_of(&segment, point, (from_ms, to_ms), end, &mut steps)?;
+            }
+        }
+        in_head.iter().for_each(|stored| steps.add(stored));
+        Ok(steps.finish())
+    }
+
+    fn acknowledge(&self, peer: &str, seq: u64) -> Result<(), StoreError> {
+        let seq = seq.min(self.committed());
+        let mut state = self.write();
+        let room = state.acknowledged.len() < MOST_PEERS;
+        match state.acknowledged.get_mut(peer) {
+            Some(known) => *known = (*known).max(seq),
+            None if room => {
+                state.acknowledged.insert(peer.to_owned(), seq);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn acknowledged(&self) -> BTreeMap<String, u64> {
+        self.read().acknowledged.clone()
+    }
+
+    fn gaps(&self) -> Vec<Gap> {
+        self.read().gaps.all().cloned().collect()
+    }
+
+    fn figures(&self) -> StoreFigures {
+        let state = self.read();
+        let first_slot = state.slots.iter().find(|slot| !slot.readings.is_empty()).map(|slot| slot.first);
+        let oldest = locked(&self.shelf).oldest();
+        let last_seq = self.committed();
+        let first = oldest.into_iter().chain(first_slot).min().unwrap_or(last_seq + 1);
+        let first_seq = state.gaps.at(first).map_or(first, |gap| gap.last + 1);
+        StoreFigures {
+            last_seq,
+            first_seq,
+            waiting: self.waiting.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            bytes_limit: self.size_limit,
+            lost: state.lost,
+            written: device_written(&self.directory).saturating_sub(self.written_before),
+        }
+    }
+}
+
+/// Free bytes sled must find: it does not take a full card well.
+pub(super) const FREE: u64 = 8 << 20;
+
+/// Bytes free for us where a folder lies.
+pub(super) fn free_bytes(folder: &Path) -> u64 {
+    // Both are narrower on some targets.
+    #[allow(clippy::useless_conversion)]
+    statvfs(folder).map_or(u64::MAX, |stat| u64::from(stat.blocks_available()) * u64::from(stat.fragment_size()))
+}
+
+/// Bytes written so far to the device a folder lies on, by anyone, as the kernel counts them: what wears a card. 0 where
+/// there is no such device.
+pub(super) fn device_written(folder: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(device) = fs::metadata(folder).map(|data| data.dev()) else { return 0 };
+    let path = format!("/sys/dev/block/{}:{}/stat", major(device), minor(device));
+    let text = fs::read_to_string(path).unwrap_or_default();
+    // source: Documentation/block/stat.rst, field 7, in sectors of 512 bytes.
+    let sectors = text.split_whitespace().nth(6).and_then(|number| number.parse::<u64>().ok());
+    sectors.unwrap_or(0) * 512
+}

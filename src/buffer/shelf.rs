@@ -1,0 +1,135 @@
+//! The segments in order of number: which there are, and the few that are open.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    segment::{Segment, SegmentFault},
+    span::Spans,
+};
+
+/// Open at once, besides the newest: sled costs memory and threads for each.
+const MOST_OPEN: usize = 2;
+
+/// What is known of a segment without opening it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Listed {
+    /// Its last number; 0 while it is the newest.
+    pub last: u64,
+    pub spans: Spans,
+}
+
+/// All segments.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    root: PathBuf,
+    identity: [u8; 16],
+    listed: BTreeMap<u64, Listed>,
+    open: Vec<Arc<Segment>>,
+    /// Let go of here, perhaps still read from: sled opens a folder only once.
+    lent: Vec<Weak<Segment>>,
+}
+
+impl Shelf {
+    pub(super) fn new(root: PathBuf, identity: [u8; 16]) -> Self {
+        Self { root, identity, listed: BTreeMap::new(), open: Vec::new(), lent: Vec::new() }
+    }
+
+    /// The folder of the segment that begins with `first`.
+    pub(super) fn folder(root: &Path, first: u64) -> PathBuf {
+        root.join(format!("{first:020}"))
+    }
+
+    /// The segments there are by their folders, and what else lies there.
+    pub(super) fn on_card(root: &Path) -> (Vec<u64>, Vec<PathBuf>) {
+        let (mut firsts, mut strangers) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            match name.to_str().filter(|name| name.len() == 20).and_then(|name| name.parse().ok()) {
+                Some(first) => firsts.push(first),
+                None => strangers.push(entry.path()),
+            }
+        }
+        firsts.sort_unstable();
+        (firsts, strangers)
+    }
+
+    pub(super) fn list(&mut self, first: u64, listed: Listed) {
+        self.listed.insert(first, listed);
+    }
+
+    pub(super) fn listed(&self) -> &BTreeMap<u64, Listed> {
+        &self.listed
+    }
+
+    /// A segment just made or opened.
+    pub(super) fn put(&mut self, segment: Segment) -> Arc<Segment> {
+        let segment = Arc::new(segment);
+        self.listed.entry(segment.first).or_default();
+        self.close(segment.first);
+        self.open.push(Arc::clone(&segment));
+        let newest = self.newest();
+        while self.open.len() > MOST_OPEN + 1 {
+            let Some(oldest) = self.open.iter().position(|open| Some(open.first) != newest) else { break };
+            self.open.remove(oldest);
+        }
+        self.lent.retain(|lent| lent.strong_count() > 0);
+        self.lent.push(Arc::downgrade(&segment));
+        segment
+    }
+
+    /// The segment that begins with `first`, opened if need be.
+    pub(super) fn get(&mut self, first: u64) -> Result<Arc<Segment>, SegmentFault> {
+        if let Some(place) = self.open.iter().position(|segment| segment.first == first) {
+            let segment = self.open.remove(place);
+            self.open.push(Arc::clone(&segment));
+            return Ok(segment);
+        }
+        let lent = self.lent.iter().filter_map(Weak::upgrade).find(|segment| segment.first == first);
+        if let Some(segment) = lent {
+            self.open.push(Arc::clone(&segment));
+            return Ok(segment);
+        }
+        let segment = Segment::open(&Self::folder(&self.root, first), first, &self.identity)?;
+        Ok(self.put(segment))
+    }
+
+    /// Lets go of an open segment.
+    pub(super) fn close(&mut self, first: u64) {
+        self.open.retain(|segment| segment.first != first);
+    }
+
+    /// Strikes a segment off.
+    pub(super) fn remove(&mut self, first: u64) {
+        self.close(first);
+        self.listed.remove(&first);
+    }
+
+    /// The first number of the segment in which `seq` would lie.
+    pub(super) fn place_of(&self, seq: u64) -> Option<u64> {
+        self.listed.range(..=seq).next_back().map(|(first, _)| *first)
+    }
+
+    /// The first number of the segment after that.
+    pub(super) fn after(&self, first: u64) -> Option<u64> {
+        self.listed.range(first.saturating_add(1)..).next().map(|(first, _)| *first)
+    }
+
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.listed.last_key_value().map(|(first, _)| *first)
+    }
+
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.listed.first_key_value().map(|(first, _)| *first)
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+}
