@@ -37,4 +37,5 @@ pub mod tls;
 pub mod broker;
 pub mod buffer;
 pub mod drivers;
+pub mod peers;
 pub mod watch;

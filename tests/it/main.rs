@@ -4,4 +4,5 @@ mod broker;
 mod buffer;
 mod drivers;
 mod layers;
+mod peers;
 mod ports;

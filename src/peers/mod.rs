@@ -1,0 +1,126 @@
+//! Central servers pull what the gateway has kept: `GET /v1/…` over mutual TLS. Nothing is ever pushed.
+//!
+//! | path | what |
+//! |---|---|
+//! | `/v1/observations?after=&limit=&wait=&format=` | readings after a cursor, JSON lines |
+//! | `/v1/observations?from=&to=&continue=` | a range once more, by number or RFC 3339 time; no cursor moves |
+//! | `/v1/points` | the points this peer may see |
+//! | `/v1/gaps` | readings that will never come |
+//! | `/v1/health` | how the gateway is, in less than 2 kB |
+//!
+//! # A page
+//! One JSON object a line, `application/x-ndjson`, compressed by `Accept-Encoding`. Three kinds of line:
+//!
+//! - rows: `{"seq","point","phenomenonTime","resultTime","result","unit","quality","why","clock":{…}}`, or columns: one
+//!   point of one boot, where `seq`, `monoMs`, `unixMs` are differences (the first from zero), `result` too, of integers
+//!   to be divided by 10^`decimals` (a `null` stands aside), or plain values when `decimals` is `null`; `quality` is runs
+//!   of `[word, why, count]`;
+//! - `{"gap":{"first","last","count","cause","from","to"}}`;
+//! - the last: `{"next":"<cursor>","complete":bool,"remaining":n}`. A page without it was cut short and must be thrown
+//!   away whole. For a range it is `{"continue":n,"complete":bool}`.
+//!
+//! At least once: asking `after=X` says that everything up to X is safe with the peer. Numbers may be missing in between:
+//! they are of points this peer may not see. A point removed from the configuration is seen by nobody.
+
+mod absence;
+mod answer;
+mod api;
+mod cursor;
+mod encoding;
+mod fetch;
+mod health;
+mod page;
+pub mod pull;
+mod query;
+mod refusal;
+mod register;
+
+use std::{fmt, net::TcpListener, sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use self::{
+    absence::Absence,
+    api::{Api, routes},
+    register::Register,
+};
+use crate::{
+    clock::Clock,
+    condition::Board,
+    config::peers::PeersSettings,
+    live::Live,
+    reading::Sharing,
+    serve::{Limits, serve},
+    store::{Archive, Keep},
+    supervisor::{Fall, Stage, Supervisor},
+};
+
+pub use self::page::Format;
+
+/// How often absences are looked for.
+const ABSENCE_EVERY: Duration = Duration::from_secs(60);
+
+/// What the part stands on.
+#[derive(Clone)]
+pub struct Ground {
+    /// Keeps the listener running.
+    pub supervisor: Supervisor,
+    /// Where an absent peer is shown, and what the health digest counts.
+    pub board: Board,
+    /// Dates readings.
+    pub clock: Clock,
+    /// The points, their units and sharing classes.
+    pub live: Live,
+    /// The readings.
+    pub archive: Arc<dyn Archive>,
+    /// The access register: table `access`.
+    pub keep: Arc<dyn Keep>,
+    /// The gateway's name.
+    pub gateway: String,
+    /// The commune's name.
+    pub commune: String,
+}
+
+impl fmt::Debug for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ground").field("gateway", &self.gateway).finish_non_exhaustive()
+    }
+}
+
+/// Serves the pull API on a bound listener, under supervision, until [`Stage::Peers`] stops. `tls` must ask for client
+/// certificates: [`crate::tls::server_mutual`].
+pub fn start(settings: PeersSettings, listener: TcpListener, tls: Arc<ServerConfig>, ground: Ground) {
+    for peer in settings.peers.iter().filter(|peer| peer.sharing.contains(&Sharing::Personal)) {
+        info!(peer = peer.name, consent = peer.consent, "Personal points are shared with a peer");
+    }
+    let names = settings.peers.iter().map(|peer| peer.name.as_str());
+    let absence = Absence::new(ground.clock.clone(), ground.board.clone(), settings.absent_after, names);
+    let absence = Arc::new(absence);
+    let watching = Arc::clone(&absence);
+    ground.supervisor.unit(Stage::Peers, "peers watch", move |stop| watch_absences(Arc::clone(&watching), stop));
+
+    let (supervisor, settings) = (ground.supervisor.clone(), Arc::new(settings));
+    supervisor.unit(Stage::Peers, "peers", move |stop| {
+        let listener = listener.try_clone();
+        let (tls, ground, settings) = (Arc::clone(&tls), ground.clone(), Arc::clone(&settings));
+        let absence = Arc::clone(&absence);
+        async move {
+            let (keep, clock) = (Arc::clone(&ground.keep), ground.clock.clone());
+            let register = tokio::task::spawn_blocking(move || Register::open(keep, clock)).await?;
+            let api = Arc::new(Api::new(ground, &settings, register, absence, stop.clone()));
+            let served = serve(listener?, tls, warp::service(routes(Arc::clone(&api))), Limits::peers(), stop).await;
+            tokio::task::spawn_blocking(move || api.flush()).await?;
+            Ok(served?)
+        }
+    });
+}
+
+async fn watch_absences(absence: Arc<Absence>, stop: CancellationToken) -> Result<(), Fall> {
+    let mut tick = tokio::time::interval(ABSENCE_EVERY);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        absence.check();
+    }
+    Ok(())
+}
