@@ -34,6 +34,7 @@ pub mod supervisor;
 pub mod tls;
 
 // Parts: none knows another.
+pub mod announce;
 pub mod broker;
 pub mod buffer;
 pub mod drivers;

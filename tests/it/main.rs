@@ -1,5 +1,6 @@
 //! The gateway tried from outside, in one binary: real listeners on port 0, real files in a temporary folder.
 
+mod announce;
 mod broker;
 mod buffer;
 mod drivers;
