@@ -38,5 +38,6 @@ pub mod announce;
 pub mod broker;
 pub mod buffer;
 pub mod drivers;
+pub mod panel;
 pub mod peers;
 pub mod watch;

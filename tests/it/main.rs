@@ -5,5 +5,6 @@ mod broker;
 mod buffer;
 mod drivers;
 mod layers;
+mod panel;
 mod peers;
 mod ports;
