@@ -11,7 +11,7 @@
 //!  panel / MQTT ──► announce: queue ──► voice, chime ──► zone relays, amplifier, sound card ──► journal
 //! ```
 //!
-//! Layers: vocabulary ← ground ← parts ← app ← main. A part never imports another; `app` joins them.
+//! Layers: vocabulary ← ground ← parts ← app ← main. A part never imports another; [`app`] joins them.
 //! `tests/it/layers.rs` reads the `use` lines and fails with file and line.
 
 #[cfg(panic = "abort")]
@@ -41,3 +41,8 @@ pub mod drivers;
 pub mod panel;
 pub mod peers;
 pub mod watch;
+
+// The only file that knows every part, and what stands on it.
+pub mod app;
+pub mod cli;
+pub mod demo;

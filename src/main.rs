@@ -1,3 +1,7 @@
 //! The `clocher` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    clocher::cli::main()
+}

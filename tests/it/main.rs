@@ -8,3 +8,5 @@ mod layers;
 mod panel;
 mod peers;
 mod ports;
+mod process;
+mod run;

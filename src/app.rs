@@ -1,0 +1,684 @@
+//! Joins the parts: the only file that knows every one of them.
+//!
+//! Panel first: a faulty device, a taken port or a missing pin becomes a condition that names it, and the rest runs.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fs,
+    io::{self, IsTerminal, Write},
+    net::{SocketAddr, TcpListener},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use jiff::tz::TimeZone;
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    announce,
+    announcement::Announcer,
+    broker,
+    buffer::{self, Buffer},
+    clock::{Clock, SystemTime},
+    condition::{Board, Code},
+    config::{
+        self, Commune, Settings, Source, Trust, announce::AnnounceSettings, broker::BrokerSettings,
+        panel::PanelSettings, peers::PeersSettings,
+    },
+    drivers::{self, Device, Wire},
+    live::Live,
+    panel, peers,
+    port::gpio::{self, Pins},
+    reading::{Batch, Commit, Intake, PointId, Stored},
+    signals::Signals,
+    store::{Archive, Keep},
+    supervisor::{Fall, Stage, Supervisor, chain},
+    tls, watch,
+};
+
+/// Batches that may wait between the drivers and the store before the drivers are slowed.
+const INTAKE_DEPTH: usize = 256;
+/// An ordered stop ends within this time.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// How often the system's clock is looked at.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(10);
+/// Where the code that claims the box is while nobody has, in the store's directory.
+const CLAIM_FILE: &str = "claim-code";
+/// How often a taken address is tried again.
+const TRY_ADDRESS: Duration = Duration::from_secs(5);
+
+/// Why a gateway could not be started at all.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// No place for a passing certificate.
+    #[error("make a temporary directory for the box's certificate")]
+    Passing(#[source] std::io::Error),
+    /// The box's own certificate.
+    #[error("make or read the box's own certificate")]
+    Certificate(#[source] tls::TlsError),
+    /// A signal handler.
+    #[error("listen to signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Reads the file; one that cannot be read is a fault like any other, so that the panel still comes up.
+pub fn read_source(config: &Path) -> Source {
+    let name = config.display().to_string();
+    match std::fs::read_to_string(config) {
+        Ok(text) => Source::new(name, text),
+        Err(wrong) => {
+            let source = Source::new(name, String::new());
+            source.fault(0..0, "", format!("the file cannot be read: {wrong}"));
+            source
+        }
+    }
+}
+
+/// Reads the settings, with what only the drivers can judge.
+pub fn read_settings(source: &Source) -> Settings<Device> {
+    let mut alarms = RefCell::new(BTreeMap::new());
+    let mut settings = config::read(source, |block| {
+        let device = drivers::read_device(block)?;
+        if device.driver == drivers::contact::DRIVER.name {
+            alarms.borrow_mut().extend(drivers::contact::alarm(block));
+        }
+        Some(device)
+    });
+    settings.watch.contacts.append(alarms.get_mut());
+    let reserved = |(place, device): (usize, &Device)| {
+        let taken = broker::topics::is_reserved(&device.name);
+        taken.then(|| (place, "names below announce/ and conditions/ are the gateway's own".to_owned()))
+    };
+    let reserved: Vec<_> = settings.devices.iter().enumerate().filter_map(reserved).collect();
+    for (place, wrong) in drivers::run::conflicts(&settings.devices).into_iter().chain(reserved) {
+        if let (Some(device), Some(span)) = (settings.devices.get(place), settings.places.get(place)) {
+            source.fault(span.clone(), format!("device \"{}\"", device.name), wrong);
+        }
+    }
+    relays_are_not_read(source, &settings);
+    settings
+}
+
+/// A pin that keys a relay cannot be a sensor's too.
+fn relays_are_not_read(source: &Source, settings: &Settings<Device>) {
+    let Some(announce) = &settings.announce else { return };
+    let amplifier = announce.amplifier_pin.map(|pin| (pin, "the amplifier".to_owned()));
+    let zones = announce.zones.iter().filter_map(|zone| Some((zone.pin?, format!("the zone \"{}\"", zone.name))));
+    let relays: BTreeMap<u8, String> = zones.chain(amplifier).collect();
+    for (device, span) in settings.devices.iter().zip(&settings.places) {
+        if let Wire::Pin { pin, .. } = &device.wire
+            && let Some(relay) = relays.get(pin)
+        {
+            let wrong = format!("GPIO {pin} keys {relay}, it cannot be read");
+            source.fault(span.clone(), format!("device \"{}\"", device.name), wrong);
+        }
+    }
+}
+
+/// A gateway at work.
+pub struct Gateway {
+    /// Its conditions.
+    pub board: Board,
+    /// Its clock.
+    pub clock: Clock,
+    /// Its points.
+    pub live: Live,
+    /// Its units.
+    pub supervisor: Supervisor,
+    /// Its readings.
+    pub archive: Arc<dyn Archive>,
+    /// Its small records.
+    pub keep: Arc<dyn Keep>,
+    /// Where the panel answers.
+    pub panel: Option<SocketAddr>,
+    /// Where peers pull.
+    pub peers: Option<SocketAddr>,
+    /// Where MQTT devices of this machine speak.
+    pub broker: Option<SocketAddr>,
+    own: tls::OwnCertificate,
+    buffer: Buffer,
+}
+
+/// What a demonstration or a test puts in the place of hardware.
+#[derive(Default)]
+pub struct Instead {
+    /// Pins.
+    pub pins: Option<Arc<dyn Pins>>,
+    /// What the page "Démonstration" shows.
+    pub demonstration: Option<Arc<dyn panel::Demonstration>>,
+}
+
+/// Runs the gateway of a file until SIGINT or SIGTERM. Names the units that did not stop in time.
+///
+/// # Errors
+/// When it could not be started at all.
+pub async fn run(source: &Source) -> Result<Vec<String>, AppError> {
+    let signals = Signals::listen().map_err(AppError::Signals)?;
+    let settings = read_settings(source);
+    let directory = settings.store.directory.clone();
+    let gateway = start(settings, &faults_of(source), Instead::default())?;
+    tell_where(&gateway, &directory);
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    feed_watchdog(&gateway);
+    signals.told_to_stop(|| {}).await;
+    info!("Stopping");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    Ok(gateway.stop().await)
+}
+
+/// What people call the devices, and what hangs on each serial port.
+struct Called {
+    devices: BTreeMap<PointId, String>,
+    ports: BTreeMap<String, Vec<PointId>>,
+}
+
+impl Called {
+    fn of(devices: &[Device]) -> Self {
+        let mut ports: BTreeMap<String, Vec<PointId>> = BTreeMap::new();
+        for device in devices {
+            if let Wire::Stream { line, .. } | Wire::Bus { line, .. } = &device.wire {
+                ports.entry(line.path.display().to_string()).or_default().push(device.name.clone());
+            }
+        }
+        let devices = devices.iter().map(|device| (device.name.clone(), device.label.clone())).collect();
+        Self { devices, ports }
+    }
+}
+
+fn faults_of(source: &Source) -> Vec<(String, String)> {
+    let told = |fault: &config::Fault| {
+        let place = if fault.place.is_empty() { source.name.clone() } else { fault.place.clone() };
+        (place, format!("line {}: {}", source.line_of(fault), fault.message))
+    };
+    source.faults().iter().map(told).collect()
+}
+
+/// Says where the panel is, and what claims the box. The code goes to a terminal, or to a file that only its owner
+/// reads, never to the log.
+#[allow(clippy::print_stdout, reason = "for the person who started it by hand")]
+fn tell_where(gateway: &Gateway, directory: &Path) {
+    info!(fingerprint = gateway.fingerprint(), "The box's own certificate");
+    let code = gateway.claim_code();
+    if let (Some(code), true) = (&code, std::io::stdout().is_terminal()) {
+        println!("Code to claim this box, asked by the panel at the first visit: {code}");
+    }
+    let path = directory.join(CLAIM_FILE);
+    match (leave_code(&path, code.as_deref()), code) {
+        (Ok(()), Some(_)) => info!(file = %path.display(), "Nobody has claimed this box yet; the code is in a file"),
+        (Ok(()), None) => {}
+        (Err(wrong), _) => warn!(file = %path.display(), %wrong, "The file of the claim code was not kept"),
+    }
+}
+
+/// Leaves the code in a file closed to others; without a code, no file.
+fn leave_code(path: &Path, code: Option<&str>) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(wrong) if wrong.kind() != io::ErrorKind::NotFound => return Err(wrong),
+        _ => {}
+    }
+    let Some(code) = code else { return Ok(()) };
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{code}")
+}
+
+/// Starts every part. Must be called within a tokio runtime.
+///
+/// # Errors
+/// When there is no certificate to show.
+pub fn start(settings: Settings<Device>, faults: &[(String, String)], instead: Instead) -> Result<Gateway, AppError> {
+    let mut gateway = Gateway::open(&settings)?;
+    for (place, fault) in faults {
+        gateway.board.raise(Code::ConfigurationFault, place, fault.clone());
+    }
+    let (intake, batches) = Intake::new(INTAKE_DEPTH);
+    gateway.take_in(batches);
+    gateway.keep_time();
+    let pins = instead.pins.or_else(|| open_pins(&settings, &gateway.board));
+    let commune = settings.commune;
+    let announcer = settings
+        .announce
+        .map(|announce| announce::start(announce, gateway.ground_of_announce(pins.clone(), commune.time_zone.clone())));
+    let called = Called::of(&settings.devices);
+    let topics = drivers::run::start(settings.devices, &gateway.ground_of_drivers(intake.clone(), pins));
+    watch::start(settings.watch, gateway.ground_of_watch());
+
+    let panel = panel::Ground {
+        configuration_faults: faults.iter().map(|(place, fault)| format!("{place}, {fault}")).collect(),
+        announcer: announcer.clone(),
+        demonstration: instead.demonstration,
+        ..gateway.ground_of_panel(&commune, called)
+    };
+    gateway.panel = gateway.start_panel(settings.panel, panel)?;
+    gateway.peers = settings.peers.and_then(|peers| gateway.start_peers(peers, gateway.ground_of_peers(&commune)));
+    let inbox = Arc::new(Inbox { topics, intake });
+    gateway.broker = settings.broker.and_then(|broker| gateway.start_broker(broker, inbox, announcer));
+    Ok(gateway)
+}
+
+/// The store on the card or, when the card cannot be used at all, one in memory: measuring, announcing and serving go
+/// on, and the second value tells what is wrong.
+fn open_store(store: &config::Store) -> (buffer::Opened, Option<String>) {
+    let settings = buffer::Settings {
+        directory: store.directory.clone(),
+        size_limit: store.size_limit,
+        commit_within: store.commit_within,
+    };
+    // A directory that is there already keeps the mode its owner gave it.
+    if let Err(wrong) = fs::DirBuilder::new().recursive(true).mode(0o700).create(&settings.directory) {
+        warn!(directory = %settings.directory.display(), %wrong, "The store's directory was not made");
+    }
+    match Buffer::open(&settings) {
+        Ok(opened) => (opened, None),
+        Err(fault) => (Buffer::in_memory(), Some(format!("{}; readings are held in memory only", chain(&fault)))),
+    }
+}
+
+/// The box's own certificate; a passing one when the store's folder cannot hold it.
+fn own_certificate(store: &config::Store, host_names: &[String]) -> Result<tls::OwnCertificate, AppError> {
+    tls::own_certificate(&store.directory, host_names).or_else(|wrong| {
+        warn!(wrong = chain(&wrong), "A certificate for this start only");
+        let passing = tempfile::tempdir().map_err(AppError::Passing)?;
+        tls::own_certificate(passing.path(), host_names).map_err(AppError::Certificate)
+    })
+}
+
+/// The wall clock never starts before the newest stored reading.
+fn start_clock(trust: Trust, opened: &buffer::Opened) -> Clock {
+    let trusted: fn() -> bool = match trust {
+        Trust::Always => || true,
+        Trust::System => system_clock_is_synchronised,
+    };
+    let time = SystemTime::start(opened.newest_ms.unwrap_or(0), trusted);
+    let clock = Clock::new(opened.boot, Arc::new(time), opened.samples.iter().copied());
+    if let Some(sample) = clock.observe()
+        && let Err(wrong) = opened.buffer.remember(sample)
+    {
+        warn!(wrong = chain(&wrong), "The first look at the clock was not kept");
+    }
+    clock
+}
+
+/// systemd-timesyncd leaves this file once it has synchronised; chrony on Debian through its wait-sync unit.
+/// The kernel's own flag (`adjtimex`) cannot be read without `unsafe`.
+fn system_clock_is_synchronised() -> bool {
+    Path::new("/run/systemd/timesync/synchronized").exists()
+}
+
+fn start_live(settings: &Settings<Device>, archive: &dyn Archive) -> Live {
+    let points: Vec<_> = settings.devices.iter().flat_map(|device| device.points.clone()).collect();
+    let known = archive.latest().into_iter().map(|Stored { reading, .. }| reading);
+    Live::new(points, known)
+}
+
+fn open_pins(settings: &Settings<Device>, board: &Board) -> Option<Arc<dyn Pins>> {
+    let wanted = settings.devices.iter().any(|device| matches!(device.wire, Wire::Pin { .. }))
+        || settings.announce.as_ref().is_some_and(uses_pins);
+    if !wanted {
+        return None;
+    }
+    match gpio::open(settings.gpio.clone()) {
+        Ok(pins) => Some(pins),
+        Err(wrong) => {
+            board.raise(Code::PinUnusable, "gpio", chain(&wrong));
+            None
+        }
+    }
+}
+
+fn uses_pins(announce: &AnnounceSettings) -> bool {
+    announce.amplifier_pin.is_some() || announce.zones.iter().any(|zone| zone.pin.is_some())
+}
+
+/// Publishes of sensors become stored readings before they are acknowledged.
+struct Inbox {
+    topics: drivers::run::Topics,
+    intake: Intake,
+}
+
+impl broker::Inbox for Inbox {
+    fn deliver<'a>(&'a self, topic: &'a str, payload: &'a [u8], _: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let readings = self.topics.deliver(topic, payload);
+            if readings.is_empty() {
+                return Ok(());
+            }
+            self.intake.give_and_wait(readings, Commit::Soon).await.map_err(|wrong| wrong.to_string())
+        })
+    }
+
+    fn wants(&self, topic: &str) -> bool {
+        self.topics.wants(topic)
+    }
+}
+
+/// The peers' side of TLS: the certificate that was configured, or the box's own.
+fn mutual(
+    settings: &PeersSettings,
+    own: &tls::OwnCertificate,
+    clock: &Clock,
+) -> Result<Arc<rustls::ServerConfig>, tls::TlsError> {
+    let configured = settings.identity.as_ref().map(|(certificate, key)| tls::Identity::load(certificate, key));
+    let configured = configured.transpose()?;
+    let identity = configured.as_ref().unwrap_or(&own.identity);
+    tls::server_mutual(identity, &settings.authority, settings.revoked.as_deref(), clock)
+}
+
+impl Gateway {
+    /// The store, the clock, the board and the points, before any part is started.
+    fn open(settings: &Settings<Device>) -> Result<Self, AppError> {
+        let (opened, unusable) = open_store(&settings.store);
+        let clock = start_clock(settings.clock, &opened);
+        let board = Board::new(clock.clone());
+        board.set(Code::StoreRefusesWrites, "store", unusable);
+        for finding in &opened.findings {
+            match finding.code {
+                Some(code) => {
+                    board.raise(code, "store", finding.detail.clone());
+                }
+                None => info!(detail = finding.detail, "Store opened"),
+            }
+        }
+        let buffer = opened.buffer;
+        buffer.start(clock.clone(), board.clone());
+        let archive = buffer.archive();
+        Ok(Self {
+            live: start_live(settings, archive.as_ref()),
+            supervisor: Supervisor::new(board.clone()),
+            keep: buffer.keep(),
+            own: own_certificate(&settings.store, &settings.panel.host_names)?,
+            panel: None,
+            peers: None,
+            broker: None,
+            archive,
+            board,
+            clock,
+            buffer,
+        })
+    }
+
+    /// SHA-256 of the box's own certificate, for the technician to compare with the browser's warning.
+    pub fn fingerprint(&self) -> &str {
+        &self.own.fingerprint
+    }
+
+    /// The code the panel asks at the first visit, while nobody has claimed the box.
+    pub fn claim_code(&self) -> Option<String> {
+        let code = panel::claim_code(self.keep.as_ref());
+        code.inspect_err(|wrong| warn!(wrong = chain(wrong), "The claim code was not kept")).ok().flatten()
+    }
+
+    /// Stops in order, within ten seconds; names the units that did not.
+    pub async fn stop(self) -> Vec<String> {
+        let stubborn = self.supervisor.stop(STOP_WITHIN).await;
+        self.buffer.close().await;
+        stubborn
+    }
+
+    /// Readings to those who watch, then to the card. At the stop what was given is still taken, then the store closes.
+    fn take_in(&self, batches: mpsc::Receiver<Batch>) {
+        let batches = Arc::new(Mutex::new(batches));
+        let (live, buffer) = (self.live.clone(), self.buffer.clone());
+        self.supervisor.unit(Stage::Store, "store", move |stop| {
+            let (batches, live, buffer) = (Arc::clone(&batches), live.clone(), buffer.clone());
+            async move {
+                let mut batches = batches.lock().await;
+                while let Some(Some(batch)) = stop.run_until_cancelled(batches.recv()).await {
+                    live.tell(&batch.readings);
+                    buffer.append(batch).await;
+                }
+                batches.close();
+                while let Some(batch) = batches.recv().await {
+                    buffer.append(batch).await;
+                }
+                buffer.close().await;
+                Ok(())
+            }
+        });
+    }
+
+    /// Looks at the system's clock, keeps what it says that is new, and tells when nobody vouches for it.
+    fn keep_time(&self) {
+        let (clock, board, buffer) = (self.clock.clone(), self.board.clone(), self.buffer.clone());
+        self.supervisor.unit(Stage::Inputs, "clock", move |stop| {
+            let (clock, board, buffer) = (clock.clone(), board.clone(), buffer.clone());
+            async move {
+                loop {
+                    if let Some(sample) = clock.observe() {
+                        buffer.remember(sample)?;
+                    }
+                    let trusted = clock.wall_now().source.is_trusted();
+                    let wrong = (!trusted).then(|| "no time source has been heard since the start".to_owned());
+                    board.set(Code::ClockUntrusted, "clock", wrong);
+                    if stop.run_until_cancelled(tokio::time::sleep(LOOK_AT_CLOCK)).await.is_none() {
+                        return Ok(());
+                    }
+                }
+            }
+        });
+    }
+
+    fn ground_of_announce(&self, pins: Option<Arc<dyn Pins>>, time_zone: TimeZone) -> announce::Ground {
+        announce::Ground {
+            supervisor: self.supervisor.clone(),
+            board: self.board.clone(),
+            clock: self.clock.clone(),
+            keep: Arc::clone(&self.keep),
+            pins,
+            time_zone,
+        }
+    }
+
+    fn ground_of_drivers(&self, intake: Intake, pins: Option<Arc<dyn Pins>>) -> drivers::run::Ground {
+        drivers::run::Ground {
+            supervisor: self.supervisor.clone(),
+            intake,
+            board: self.board.clone(),
+            clock: self.clock.clone(),
+            live: self.live.clone(),
+            pins,
+        }
+    }
+
+    fn ground_of_watch(&self) -> watch::Ground<'_> {
+        watch::Ground {
+            supervisor: &self.supervisor,
+            board: self.board.clone(),
+            live: self.live.clone(),
+            clock: self.clock.clone(),
+            archive: Arc::clone(&self.archive),
+        }
+    }
+
+    fn ground_of_panel(&self, commune: &Commune, called: Called) -> panel::Ground {
+        panel::Ground {
+            commune: commune.name.clone(),
+            gateway: commune.gateway.clone(),
+            time_zone: commune.time_zone.clone(),
+            clock: self.clock.clone(),
+            board: self.board.clone(),
+            live: self.live.clone(),
+            devices: called.devices,
+            ports: called.ports,
+            archive: Arc::clone(&self.archive),
+            keep: Arc::clone(&self.keep),
+            announcer: None,
+            supervisor: self.supervisor.clone(),
+            configuration_faults: Vec::new(),
+            demonstration: None,
+            stop: self.supervisor.stop_of(Stage::Panel),
+        }
+    }
+
+    fn ground_of_peers(&self, commune: &Commune) -> peers::Ground {
+        peers::Ground {
+            supervisor: self.supervisor.clone(),
+            board: self.board.clone(),
+            clock: self.clock.clone(),
+            live: self.live.clone(),
+            archive: Arc::clone(&self.archive),
+            keep: Arc::clone(&self.keep),
+            commune: commune.name.clone(),
+            gateway: commune.gateway.clone(),
+        }
+    }
+
+    fn start_panel(&self, settings: PanelSettings, ground: panel::Ground) -> Result<Option<SocketAddr>, AppError> {
+        let (certificate, ground) = (tls::server(&self.own).map_err(AppError::Certificate)?, Arc::new(ground));
+        Ok(self.listen(PANEL, settings.listen, Stage::Panel, move |listener| {
+            Ok(panel::start(listener, Arc::clone(&certificate), &settings, Arc::clone(&ground))?)
+        }))
+    }
+
+    fn start_peers(&self, settings: PeersSettings, ground: peers::Ground) -> Option<SocketAddr> {
+        let told = |wrong: &tls::TlsError| {
+            self.board.raise(Code::ConfigurationFault, PEERS.name, chain(wrong));
+        };
+        let certificate = mutual(&settings, &self.own, &self.clock).inspect_err(told).ok()?;
+        self.listen(PEERS, settings.listen, Stage::Peers, move |listener| {
+            peers::start(settings.clone(), listener, Arc::clone(&certificate), ground.clone());
+            Ok(())
+        })
+    }
+
+    fn start_broker(
+        &self,
+        settings: BrokerSettings,
+        inbox: Arc<Inbox>,
+        announce: Option<Arc<dyn Announcer>>,
+    ) -> Option<SocketAddr> {
+        let told = |wrong: &tls::TlsError| {
+            self.board.raise(Code::UnitGaveUp, BROKER.name, chain(wrong));
+        };
+        let ground = broker::Ground {
+            supervisor: self.supervisor.clone(),
+            board: self.board.clone(),
+            keep: Arc::clone(&self.keep),
+            live: self.live.clone(),
+            clock: self.clock.clone(),
+            inbox,
+            tls: tls::server(&self.own).inspect_err(told).ok(),
+            announce,
+        };
+        self.listen(BROKER, settings.listen, Stage::Broker, move |listener| {
+            let encrypted = settings.listen_tls.map(TcpListener::bind).transpose()?;
+            broker::start(settings.clone(), listener, encrypted, ground.clone())?;
+            Ok(())
+        })
+    }
+
+    /// Binds and starts; an address that is taken is told and tried again, and the other parts go on.
+    fn listen(
+        &self,
+        door: Door,
+        address: SocketAddr,
+        stage: Stage,
+        start: impl Fn(TcpListener) -> Result<(), Fall> + Send + 'static,
+    ) -> Option<SocketAddr> {
+        let open = move || -> Result<SocketAddr, Fall> {
+            let listener = TcpListener::bind(address)?;
+            let bound = listener.local_addr()?;
+            start(listener)?;
+            info!(address = %bound, "{}", door.open);
+            Ok(bound)
+        };
+        match open() {
+            Ok(bound) => Some(bound),
+            Err(wrong) => {
+                self.board.raise(Code::UnitGaveUp, door.name, format!("{address}: {}", chain(wrong.as_ref())));
+                tokio::spawn(try_again(open, self.supervisor.stop_of(stage), self.board.clone(), door.name));
+                None
+            }
+        }
+    }
+}
+
+/// A listener: what its condition is called, and what the log says once it is open.
+#[derive(Clone, Copy)]
+struct Door {
+    name: &'static str,
+    open: &'static str,
+}
+
+const PANEL: Door = Door { name: "panel", open: "Panel ready" };
+const PEERS: Door = Door { name: "peers", open: "Peers may pull" };
+const BROKER: Door = Door { name: "broker", open: "Broker ready" };
+
+async fn try_again(
+    open: impl Fn() -> Result<SocketAddr, Fall>,
+    stop: CancellationToken,
+    board: Board,
+    name: &'static str,
+) {
+    while stop.run_until_cancelled(tokio::time::sleep(TRY_ADDRESS)).await.is_some() {
+        if open().is_ok() {
+            board.close(Code::UnitGaveUp, name);
+            return;
+        }
+    }
+}
+
+/// Feeds systemd's watchdog as long as no unit that matters has been given up and the runtime turns.
+fn feed_watchdog(gateway: &Gateway) {
+    let Some(every) = sd_notify::watchdog_enabled() else { return };
+    let (stop, archive) = (gateway.supervisor.stop_of(Stage::Broker), Arc::clone(&gateway.archive));
+    tokio::spawn(async move {
+        while stop.run_until_cancelled(tokio::time::sleep(every / 3)).await.is_some() {
+            // The store's answer is what a frozen card takes away.
+            let archive = Arc::clone(&archive);
+            if tokio::task::spawn_blocking(move || archive.figures()).await.is_ok() {
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sensor_on_the_pin_of_a_relay_is_told() {
+        let text = "[commune]\nname = \"M\"\n[announce]\noutput = \"wav\"\nwav_directory = \"/tmp\"\n[[announce.zone]]\n\
+                    name = \"bourg\"\npin = 24\n[[device]]\nname = \"door\"\ndriver = \"contact\"\npin = 24\n";
+        let source = Source::new("gateway.toml", text);
+        read_settings(&source);
+        let told: Vec<_> = source.faults().iter().map(|fault| (source.line_of(fault), fault.message.clone())).collect();
+        assert_eq!(told, [(9, "GPIO 24 keys the zone \"bourg\", it cannot be read".to_owned())]);
+    }
+
+    #[test]
+    fn the_store_s_directory_is_made_closed_to_others() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().expect("a directory");
+        let directory = place.path().join("store");
+        let store = config::Store {
+            directory: directory.clone(),
+            size_limit: 64_000_000,
+            commit_within: Duration::from_secs(1),
+        };
+        let (_opened, unusable) = open_store(&store);
+        assert_eq!(unusable, None);
+        let mode = fs::metadata(&directory).expect("made").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn the_claim_code_is_left_in_a_file_closed_to_others_until_there_is_none() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path().join(CLAIM_FILE);
+        fs::write(&path, "an older one, open to all").expect("written");
+        leave_code(&path, Some("ABCD-EFGH-JKLM")).expect("left");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "ABCD-EFGH-JKLM\n");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        leave_code(&path, None).expect("gone");
+        assert!(!path.exists());
+        leave_code(&path, None).expect("still gone");
+    }
+}

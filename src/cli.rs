@@ -1,0 +1,278 @@
+//! What can be typed: each command reads its arguments, calls the library and turns the end into an exit code.
+
+#![allow(clippy::print_stdout, reason = "a command's answer goes to standard output")]
+
+use std::{
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use annotate_snippets::Renderer;
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    app,
+    config::Source,
+    demo,
+    drivers::{self, Driver, Said},
+    peers::{Format, pull},
+    reading::Point,
+    signals,
+};
+
+/// A configuration with faults; `EX_USAGE` of BSD's sysexits.h.
+const FAULTY: u8 = 64;
+/// A file that cannot be read; `EX_NOINPUT`.
+const NO_INPUT: u8 = 66;
+
+/// The gateway of a village hall: reads its sensors, keeps every reading while the link is down, speaks through the
+/// loudspeakers.
+#[derive(Debug, Parser)]
+#[command(name = "clocher", version, arg_required_else_help = true)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the gateway until it is told to stop.
+    Run {
+        /// The gateway's file.
+        #[arg(long, value_name = "FILE", default_value = "/etc/clocher/gateway.toml")]
+        config: PathBuf,
+    },
+    /// Tells every fault of a configuration, with line and caret; exit code 64 when there is one.
+    Check {
+        /// The gateway's file.
+        #[arg(long, value_name = "FILE", default_value = "/etc/clocher/gateway.toml")]
+        config: PathBuf,
+    },
+    /// Shows the whole gateway at work in an invented commune: no hardware, no configuration, no network.
+    Demo(demo::Demo),
+    /// Lists the drivers, or every option of one.
+    Drivers {
+        /// A driver's name.
+        name: Option<String>,
+    },
+    /// Decodes a capture to readings on the terminal.
+    Replay(Replay),
+    /// Pulls readings from a gateway, as a central server does.
+    Pull(Pull),
+}
+
+#[derive(Debug, Args)]
+struct Replay {
+    /// The driver: `clocher drivers` lists them.
+    driver: String,
+    /// The capture: raw bytes for tic, requests and answers in hexadecimal for modbus, `topic payload` lines for mqtt,
+    /// `milliseconds level` lines for pulse and contact.
+    capture: PathBuf,
+    /// An option of the driver as in the configuration: `-o mode="historic"`.
+    #[arg(short, long = "option", value_name = "KEY=VALUE")]
+    options: Vec<String>,
+    /// A file with the options, or with a whole `[[device]]` block.
+    #[arg(long, value_name = "FILE")]
+    device: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Pull {
+    /// The gateway: `https://gateway.example:8444`.
+    url: String,
+    /// This server's certificate, PEM.
+    #[arg(long, value_name = "FILE")]
+    certificate: PathBuf,
+    /// Its key, PEM.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Who signs gateways: certificates, PEM.
+    #[arg(long, visible_alias = "ca", value_name = "FILE")]
+    authority: PathBuf,
+    /// Where to remember how far was pulled.
+    #[arg(long, value_name = "FILE")]
+    cursor: PathBuf,
+    /// JSON lines go to this file, or to standard output.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Goes on waiting for new readings instead of ending once all are pulled.
+    #[arg(long)]
+    follow: bool,
+    /// One point a line, delta-coded, instead of one reading a line.
+    #[arg(long)]
+    columns: bool,
+    /// Readings a page.
+    #[arg(long, default_value_t = 5_000)]
+    limit: usize,
+}
+
+/// The whole program: reads the arguments, does it, gives the exit code.
+pub fn main() -> ExitCode {
+    let line = Line::parse();
+    let outcome = match line.command {
+        Command::Run { config } => run(&config),
+        Command::Check { config } => check(&config),
+        Command::Demo(demo) => show(demo),
+        Command::Drivers { name } => list(name.as_deref()),
+        Command::Replay(replay) => play(&replay),
+        Command::Pull(pull) => fetch(pull),
+    };
+    outcome.unwrap_or_else(|wrong| {
+        eprintln!("clocher: {wrong:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn log(default: &str) {
+    let wanted = std::env::var("CLOCHER_LOG").unwrap_or_else(|_| default.to_owned());
+    // The router speaks at length of every link.
+    let filter = EnvFilter::try_new(format!("rumqttd=warn,{wanted}")).unwrap_or_else(|_| EnvFilter::new(default));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
+    // Journald dates the lines itself.
+    let _ = match std::env::var_os("JOURNAL_STREAM") {
+        Some(_) => subscriber.without_time().with_ansi(false).try_init(),
+        None => subscriber.with_ansi(std::io::stderr().is_terminal()).try_init(),
+    };
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start the runtime")
+}
+
+fn run(config: &Path) -> anyhow::Result<ExitCode> {
+    log("info");
+    let source = app::read_source(config);
+    show_faults(&source);
+    let stubborn = runtime()?.block_on(app::run(&source))?;
+    Ok(if stubborn.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn check(config: &Path) -> anyhow::Result<ExitCode> {
+    let text = match std::fs::read_to_string(config) {
+        Ok(text) => text,
+        Err(wrong) => {
+            eprintln!("clocher: {}: {wrong}", config.display());
+            return Ok(ExitCode::from(NO_INPUT));
+        }
+    };
+    let source = Source::new(config.display().to_string(), text);
+    let settings = app::read_settings(&source);
+    if show_faults(&source) > 0 {
+        return Ok(ExitCode::from(FAULTY));
+    }
+    let points: usize = settings.devices.iter().map(|device| device.points.len()).sum();
+    let devices = settings.devices.len();
+    let (file, commune) = (config.display(), &settings.commune.name);
+    let _ = writeln!(std::io::stdout(), "{file}: sound. {commune}, {devices} devices, {points} points.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints every fault and their number to standard error; gives the number.
+fn show_faults(source: &Source) -> usize {
+    let renderer = if std::io::stderr().is_terminal() { Renderer::styled() } else { Renderer::plain() };
+    let faults = source.faults();
+    for fault in &faults {
+        eprintln!("{}\n", source.render(fault, &renderer));
+    }
+    match faults.len() {
+        0 => {}
+        1 => eprintln!("1 fault in {}", source.name),
+        many => eprintln!("{many} faults in {}", source.name),
+    }
+    faults.len()
+}
+
+fn show(demo: demo::Demo) -> anyhow::Result<ExitCode> {
+    log("warn");
+    runtime()?.block_on(demo::run(demo))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(name: Option<&str>) -> anyhow::Result<ExitCode> {
+    let text = match name {
+        None => drivers::list(),
+        Some(name) => drivers::describe(find(name)?),
+    };
+    // A reader that leaves early (`| head`) is not a fault.
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn find(name: &str) -> anyhow::Result<&'static Driver> {
+    let names = || drivers::DRIVERS.iter().map(|driver| driver.name).collect::<Vec<_>>().join(", ");
+    drivers::find(name).with_context(|| format!("{name:?} is not a driver; there are {}", names()))
+}
+
+fn play(replay: &Replay) -> anyhow::Result<ExitCode> {
+    let driver = find(&replay.driver)?;
+    let file = replay.capture.display();
+    let capture = std::fs::read(&replay.capture).with_context(|| format!("read {file}"))?;
+    let replayed = drivers::replay(driver, &options(replay)?, &capture).with_context(|| format!("{file}"))?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    for said in &replayed.said {
+        // A reader that leaves early (`| head`) is not a fault.
+        if writeln!(out, "{}", told(said, &replayed.points)).is_err() {
+            break;
+        }
+    }
+    Ok(if replayed.said.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The lines of a `[[device]]` block, from a file and from the command line, which goes first.
+fn options(replay: &Replay) -> anyhow::Result<String> {
+    let file = match &replay.device {
+        Some(file) => std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?,
+        None => String::new(),
+    };
+    let typed = replay.options.iter().map(|option| quoted(option)).collect::<Vec<_>>().join("\n");
+    Ok(format!("{typed}\n{}", file.replace("[[device]]", "").replace("[[device.", "[[")))
+}
+
+/// A shell eats quotes: `mode=historic` is taken as `mode="historic"`.
+fn quoted(option: &str) -> String {
+    let Some((key, value)) = option.split_once('=') else { return option.to_owned() };
+    if toml::de::DeValue::parse(value.trim()).is_ok() {
+        return option.to_owned();
+    }
+    format!("{key}={}", toml::Value::String(value.trim().to_owned()))
+}
+
+fn told(said: &Said, points: &[Point]) -> String {
+    match said {
+        Said::Unreadable(what) => format!("unreadable  {what}"),
+        Said::Value { point, value, quality } => {
+            let unit = points.iter().find(|known| known.id == *point).map_or("", |known| &known.unit);
+            let value = value.map_or_else(|| "no value".to_owned(), |value| format!("{value} {unit}"));
+            let why = quality.why().map_or_else(String::new, |why| format!(" ({why:?})"));
+            format!("{point}  {}  {}{why}", value.trim_end(), quality.word())
+        }
+    }
+}
+
+fn fetch(pull: Pull) -> anyhow::Result<ExitCode> {
+    log("warn");
+    let options = pull::PullOptions {
+        url: pull.url,
+        certificate: pull.certificate,
+        key: pull.key,
+        authority: pull.authority,
+        cursor_file: pull.cursor,
+        output: pull.output,
+        format: if pull.columns { Format::Columns } else { Format::Rows },
+        once: !pull.follow,
+        wait: Duration::from_secs(30),
+        limit: pull.limit,
+        progress: std::io::stderr().is_terminal(),
+        patience: pull::Patience::default(),
+    };
+    let summary = runtime()?.block_on(async {
+        let stop = signals::token().context("listen to signals")?;
+        pull::run(options, stop).await.map_err(anyhow::Error::from)
+    })?;
+    eprintln!("{summary}");
+    Ok(ExitCode::SUCCESS)
+}
