@@ -1,0 +1,25 @@
+//! A block of readings: any bytes, then any columns and any compressed bytes behind a sound checksum.
+#![no_main]
+
+use clocher::buffer::block;
+use clocher_fuzz::sound;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    read(bytes);
+    let Some(([few, many, first, kind, unpacked @ ..], payload)) = bytes.split_first_chunk::<8>() else { return };
+    let (first, count) = (u64::MAX >> (first % 64), u32::from(u16::from_le_bytes([*few, *many])));
+    let unpacked = match kind % 2 {
+        0 => payload.len() as u32,
+        _ => u32::from_le_bytes(*unpacked),
+    };
+    read(&sound::block(first, count, unpacked, payload));
+});
+
+fn read(bytes: &[u8]) {
+    if let Ok(read) = block::decode(bytes) {
+        assert!(read.readings.len() <= block::MOST_READINGS, "{} readings", read.readings.len());
+        assert!(read.length <= bytes.len(), "longer than what was given");
+        assert!(read.readings.is_sorted_by(|a, b| a.seq + 1 == b.seq), "a hole in the numbers");
+    }
+}

@@ -1,0 +1,58 @@
+//! A configuration file of any content: faults with their place, never a panic.
+#![no_main]
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use annotate_snippets::Renderer;
+use clocher::{
+    config::{Block, ByteSize, Field, Presence, Source},
+    drivers::read_device,
+};
+use libfuzzer_sys::fuzz_target;
+
+/// Few and short names, so that the fuzzer writes them by chance.
+const FIELDS: &[Field] =
+    &[field("a", Presence::Required), field("b", Presence::Default("\"30 s\"")), field("c", Presence::Optional)];
+
+const fn field(name: &'static str, presence: Presence) -> Field {
+    Field { name, expects: "anything", presence, doc: "" }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let source = Source::new("clocher.toml", text);
+    let table = source.parse();
+    let top = Block::new(&source, "", table.span(), table.get_ref());
+    read(&top);
+    for name in ["a", "b", "device", "port"] {
+        top.blocks(name).iter().for_each(read);
+    }
+    for fault in source.faults() {
+        assert!(source.line_of(&fault) <= text.lines().count() + 1, "a fault beyond the end of the file");
+        let _ = source.render(&fault, &Renderer::plain());
+    }
+    devices(text);
+});
+
+/// A device is either there or told why not.
+fn devices(text: &str) {
+    let source = Source::new("clocher.toml", text);
+    let table = source.parse();
+    let top = Block::new(&source, "", table.span(), table.get_ref());
+    for block in top.blocks("device") {
+        assert!(read_device(&block).is_some() || !source.faults().is_empty(), "a device refused without a word");
+    }
+}
+
+/// Each kind of value, whatever is written there.
+fn read(block: &Block<'_>) {
+    block.only(&[FIELDS]);
+    for field in FIELDS {
+        let _ =
+            (block.get::<String>(field), block.get::<bool>(field), block.get::<f64>(field), block.get::<u16>(field));
+        let _ = (block.get::<PathBuf>(field), block.get::<SocketAddr>(field), block.get::<Vec<String>>(field));
+        let _ = (block.get::<ByteSize>(field), block.get::<Duration>(field), block.get::<Vec<i64>>(field));
+        let _ = (block.within(field, -1.5, 1.5), block.parse::<u8>(field), block.choice(field, &[("x", 1), ("y", 2)]));
+        let _ = block.duration_within(field, Duration::ZERO, Duration::from_secs(60));
+    }
+}
