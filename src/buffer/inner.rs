@@ -550,9 +550,10 @@ impl Archive for Inner {
     }
 
     fn figures(&self) -> StoreFigures {
+        // The shelf first: whoever holds it may be salvaging a segment, and the writer must not wait behind us for that.
+        let oldest = locked(&self.shelf).oldest();
         let state = self.read();
         let first_slot = state.slots.iter().find(|slot| !slot.readings.is_empty()).map(|slot| slot.first);
-        let oldest = locked(&self.shelf).oldest();
         let last_seq = self.committed();
         let first = oldest.into_iter().chain(first_slot).min().unwrap_or(last_seq + 1);
         let first_seq = state.gaps.at(first).map_or(first, |gap| gap.last + 1);
