@@ -79,8 +79,13 @@ impl Ear {
         }
         if understood {
             hearing.understood(stamp.mono_ms);
-            drop(hearing);
+        }
+        drop(hearing);
+        if !readings.is_empty() {
+            // Also "no value" is an answer.
             self.board.close(Code::DeviceSilent, &self.device);
+        }
+        if understood {
             self.board.close(Code::DeviceFault, &self.device);
         }
         readings
