@@ -91,6 +91,13 @@ codes! {
     ContactAlarm = "contact-alarm", Warning;
 }
 
+impl Code {
+    /// Whether it tells what happened once, which nothing will close but a person who has seen it.
+    pub fn is_of_a_moment(self) -> bool {
+        matches!(self, Self::StoreDamaged | Self::ReadingsLost)
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -199,7 +206,8 @@ impl Board {
         }
     }
 
-    /// Somebody has seen it. True when it was open and unseen.
+    /// Somebody has seen it; one that tells of a moment, and not of a state, is over with that, so that the next such
+    /// moment is told anew. True when it was open and unseen.
     pub fn acknowledge(&self, code: Code, subject: &str, who: &str) -> bool {
         let now = self.clock.now();
         let mut shelves = self.lock();
@@ -208,6 +216,9 @@ impl Board {
         open.acknowledged = Some((who.to_owned(), now));
         drop(shelves);
         info!(%code, subject, who, "Condition acknowledged");
+        if code.is_of_a_moment() {
+            return self.close(code, subject);
+        }
         self.changed();
         true
     }
@@ -263,6 +274,16 @@ mod tests {
         assert!(board.close(Code::PortUnplugged, "/dev/a"));
         assert!(!board.close(Code::PortUnplugged, "/dev/a"));
         assert_eq!((board.open().len(), board.closed().len()), (0, 1));
+    }
+
+    #[test]
+    fn a_loss_that_somebody_has_seen_is_over_and_the_next_is_told_anew() {
+        let board = board();
+        board.raise(Code::ReadingsLost, "store", "3 readings");
+        assert!(board.acknowledge(Code::ReadingsLost, "store", "mairie"));
+        assert_eq!((board.open().len(), board.closed().len()), (0, 1));
+        assert!(board.raise(Code::ReadingsLost, "store", "100 000 readings"));
+        assert_eq!(board.open()[0].acknowledged, None);
     }
 
     #[test]
