@@ -18,6 +18,8 @@ use crate::{
     supervisor::{Fall, chain},
 };
 
+/// An announcement waits so long for a card that does not answer; a dying one may hang for minutes.
+const CARD_MAY_TAKE: Duration = Duration::from_secs(2);
 /// How often those that are held are looked at again: quiet hours end, days begin, the clock becomes known.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -128,8 +130,8 @@ async fn play(desk: &Desk, item: &Item, heard: &Heard) -> Result<(), Silence> {
     let request = &item.request;
     let sound = desk.studio.sound(&request.text, request.class).await?;
     let begun = item.clone();
-    // A fall of the write itself is logged by whoever writes; the sound does not wait for the card's health.
-    let _ = desk.on_card(move |journal| journal.mark_playing(&begun)).await;
+    // A fall of the write itself is logged by whoever writes; the sound does not wait long for the card's health.
+    let _ = tokio::time::timeout(CARD_MAY_TAKE, desk.on_card(move |journal| journal.mark_playing(&begun))).await;
     let settings = &desk.settings;
     let timing = Timing { warm_up: settings.warm_up, tail: settings.tail, longest: settings.longest };
     let audible = || {
