@@ -147,7 +147,10 @@ fn run(config: &Path) -> anyhow::Result<ExitCode> {
     log("info");
     let source = app::read_source(config);
     show_faults(&source);
-    let stubborn = runtime()?.block_on(app::run(&source))?;
+    let runtime = runtime()?;
+    let stubborn = runtime.block_on(app::run(&source))?;
+    // A thread that hangs on the card is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(if stubborn.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

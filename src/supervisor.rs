@@ -51,6 +51,14 @@ pub enum Stage {
 impl Stage {
     /// In the order they stop.
     pub const ALL: [Self; 6] = [Self::Inputs, Self::Announce, Self::Store, Self::Peers, Self::Panel, Self::Broker];
+
+    /// What it may take of the whole time of a stop, in tenths, so that a stuck input leaves time for the store.
+    fn share(self) -> u32 {
+        match self {
+            Self::Inputs | Self::Announce => 2,
+            _ => 10,
+        }
+    }
 }
 
 /// How a unit is.
@@ -139,8 +147,9 @@ impl Supervisor {
         let mut stubborn = Vec::new();
         for stage in Stage::ALL {
             self.stop_of(stage).cancel();
+            let until = deadline.min(Instant::now() + limit * stage.share() / 10);
             for (name, mut task) in self.take(stage) {
-                if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
+                if tokio::time::timeout_at(until, &mut task).await.is_err() {
                     warn!(unit = name, "Unit did not stop in time");
                     task.abort();
                     stubborn.push(name);
@@ -271,10 +280,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_unit_that_does_not_stop_is_named_and_the_stop_ends_in_time() {
         let (supervisor, _) = supervisor();
-        supervisor.unit(Stage::Inputs, "stubborn", |_| std::future::pending());
+        supervisor.unit(Stage::Inputs, "stubborn input", |_| std::future::pending());
+        supervisor.unit(Stage::Store, "stubborn store", |_| std::future::pending());
         let begun = Instant::now();
-        assert_eq!(supervisor.stop(Duration::from_secs(10)).await, ["stubborn"]);
+        assert_eq!(supervisor.stop(Duration::from_secs(10)).await, ["stubborn input", "stubborn store"]);
         assert_eq!(begun.elapsed(), Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_input_leaves_the_store_most_of_the_time() {
+        let (supervisor, _) = supervisor();
+        supervisor.unit(Stage::Inputs, "stuck", |_| std::future::pending());
+        supervisor.unit(Stage::Store, "store", |stop| async move {
+            stop.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            Ok(())
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(supervisor.stop(Duration::from_secs(10)).await, ["stuck"], "the store had its seven seconds");
     }
 
     #[tokio::test(start_paused = true)]
