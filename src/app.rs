@@ -25,7 +25,7 @@ use crate::{
     announcement::Announcer,
     broker,
     buffer::{self, Buffer},
-    clock::{Clock, SystemTime},
+    clock::{Clock, Sample, SystemTime},
     condition::{Board, Code},
     config::{
         self, Commune, Settings, Source, Trust, announce::AnnounceSettings, broker::BrokerSettings,
@@ -46,6 +46,8 @@ use crate::{
 const INTAKE_DEPTH: usize = 256;
 /// An ordered stop ends within this time.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// A store whose unit did not stop has this long to commit what it still holds.
+const LAST_COMMIT: Duration = Duration::from_secs(2);
 /// How often the system's clock is looked at.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(10);
 /// Where the code that claims the box is while nobody has, in the store's directory.
@@ -316,6 +318,20 @@ fn start_live(settings: &Settings<Device>, archive: &dyn Archive) -> Live {
     Live::new(points, known)
 }
 
+/// Keeps samples of the clock, off the runtime's threads; gives back those the card refused, to be tried again.
+async fn remember(buffer: &Buffer, samples: Vec<Sample>) -> Vec<Sample> {
+    if samples.is_empty() {
+        return samples;
+    }
+    let (buffer, tried) = (buffer.clone(), samples.clone());
+    let refused = move |sample: &Sample| {
+        let kept = buffer.remember(*sample);
+        kept.inspect_err(|wrong| warn!(wrong = chain(wrong), "A look at the clock was not kept")).is_err()
+    };
+    let work = tokio::task::spawn_blocking(move || tried.into_iter().filter(refused).collect());
+    work.await.unwrap_or(samples)
+}
+
 fn open_pins(settings: &Settings<Device>, board: &Board) -> Option<Arc<dyn Pins>> {
     let wanted = settings.devices.iter().any(|device| matches!(device.wire, Wire::Pin { .. }))
         || settings.announce.as_ref().is_some_and(uses_pins);
@@ -349,6 +365,15 @@ impl broker::Inbox for Inbox {
                 return Ok(());
             }
             self.intake.give_and_wait(readings, Commit::Soon).await.map_err(|wrong| wrong.to_string())
+        })
+    }
+
+    fn give<'a>(&'a self, topic: &'a str, payload: &'a [u8], _: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let readings = self.topics.deliver(topic, payload);
+            if !readings.is_empty() {
+                self.intake.give(readings, Commit::Soon).await;
+            }
         })
     }
 
@@ -415,8 +440,10 @@ impl Gateway {
 
     /// Stops in order, within ten seconds; names the units that did not.
     pub async fn stop(self) -> Vec<String> {
-        let stubborn = self.supervisor.stop(STOP_WITHIN).await;
-        self.buffer.close().await;
+        let mut stubborn = self.supervisor.stop(STOP_WITHIN).await;
+        if tokio::time::timeout(LAST_COMMIT, self.buffer.close()).await.is_err() {
+            stubborn.push("store".to_owned());
+        }
         stubborn
     }
 
@@ -448,10 +475,10 @@ impl Gateway {
         self.supervisor.unit(Stage::Inputs, "clock", move |stop| {
             let (clock, board, buffer) = (clock.clone(), board.clone(), buffer.clone());
             async move {
+                let mut unkept = Vec::new();
                 loop {
-                    if let Some(sample) = clock.observe() {
-                        buffer.remember(sample)?;
-                    }
+                    unkept.extend(clock.observe());
+                    unkept = remember(&buffer, unkept).await;
                     let trusted = clock.wall_now().source.is_trusted();
                     let wrong = (!trusted).then(|| "no time source has been heard since the start".to_owned());
                     board.set(Code::ClockUntrusted, "clock", wrong);

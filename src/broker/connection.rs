@@ -449,7 +449,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Reader<'_, S> {
         let wanted = self.front.inbox.wants(&message.topic);
         let (inbox, account) = (Arc::clone(&self.front.inbox), Arc::clone(&self.session.key.account));
         let work = async move {
-            if wanted {
+            if wanted && qos == Qos::AtMostOnce {
+                inbox.give(&message.topic, &message.payload, &account).await;
+            } else if wanted {
                 inbox.deliver(&message.topic, &message.payload, &account).await?;
             }
             if let Some(kept) = kept {

@@ -66,6 +66,11 @@ pub trait Inbox: Send + Sync {
     /// Takes a message. `Ok` once it is on the card: only then is the device told so. With `Err` the device is
     /// dropped, so that it sends again. Several are in hand at once for one client, so that they share a commit.
     fn deliver<'a>(&'a self, topic: &'a str, payload: &'a [u8], account: &'a str) -> BoxFuture<'a, Result<(), String>>;
+    /// Takes a message that nobody will send again (QoS 0, a will): kept as readings of a polled device are, also while
+    /// the card refuses.
+    fn give<'a>(&'a self, topic: &'a str, payload: &'a [u8], account: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move { drop(self.deliver(topic, payload, account).await) })
+    }
     /// Whether messages of this topic are to be delivered.
     fn wants(&self, topic: &str) -> bool;
 }
@@ -293,10 +298,8 @@ impl Front {
         if self.exchange.publish(&message).await.is_err() {
             warn!(topic = %message.topic, "Will not published, the router does not answer");
         }
-        if self.inbox.wants(&message.topic)
-            && let Err(why) = self.inbox.deliver(&message.topic, &message.payload, &account.name).await
-        {
-            warn!(topic = %message.topic, why, "Will not stored");
+        if self.inbox.wants(&message.topic) {
+            self.inbox.give(&message.topic, &message.payload, &account.name).await;
         }
     }
 }

@@ -694,6 +694,15 @@ async fn a_device_whose_reading_is_not_stored_is_dropped_and_sends_it_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_asks_for_no_answer_stays_connected_while_the_card_refuses() {
+    let site = site();
+    site.inbox.refuses.store(true, Ordering::SeqCst);
+    let mut device = site.raw("device").await;
+    device.send(&publish("sensors/a", b"1", 0, 0)).await;
+    device.is_heard().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_of_quality_2_sent_again_is_delivered_once() {
     let site = site();
     let mut listener = site.subscribe(&["-t", "#", "-q", "2", "-F", "%p"]).await;
