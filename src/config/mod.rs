@@ -141,7 +141,7 @@ const TRUST: Field = Field {
     name: "trust",
     expects: "\"system\" or \"always\"",
     presence: Presence::Default("\"system\""),
-    doc: "\"system\": the wall clock is believed once systemd-timesyncd or chrony says that it is synchronised. \
+    doc: "\"system\": the wall clock is believed once systemd-timesyncd says that it is synchronised. \
           \"always\": it is believed at once; only for a machine known to be on time.",
 };
 
