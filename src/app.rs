@@ -306,7 +306,8 @@ fn start_clock(trust: Trust, opened: &buffer::Opened) -> Clock {
     clock
 }
 
-/// systemd-timesyncd leaves this file once it has synchronised. The kernel's own flag (`adjtimex`) cannot be read without `unsafe`.
+/// systemd-timesyncd leaves this file once it has synchronised. The kernel's own flag (`adjtimex`) cannot be read
+/// without `unsafe`.
 fn system_clock_is_synchronised() -> bool {
     Path::new("/run/systemd/timesync/synchronized").exists()
 }
