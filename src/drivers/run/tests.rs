@@ -178,6 +178,17 @@ async fn a_line_that_is_gone_is_told_to_who_opens_it_again() {
     assert!(bus.poll(line).await.is_err());
 }
 
+#[test]
+fn a_silent_device_that_answers_without_a_value_is_silent_no_more() {
+    let hall = hall();
+    let device = device(&modbus("a", 1));
+    let point = device.points[0].id.clone();
+    let ear = hall.ear(&device, None);
+    hall.ground.board.raise(Code::DeviceSilent, "a", "nothing heard for 30 s");
+    ear.hear(vec![Said::Value { point, value: None, quality: Quality::Bad(Why::WarmingUp) }]);
+    assert!(!hall.ground.board.is_open(Code::DeviceSilent, "a"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_device_is_told_once_its_values_go_stale_and_it_is_heard_again() {
     let mut hall = hall();
