@@ -44,8 +44,8 @@ use crate::{
 
 /// Batches that may wait between the drivers and the store before the drivers are slowed.
 const INTAKE_DEPTH: usize = 256;
-/// An ordered stop ends within this time.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// An ordered stop of the units; with [`LAST_COMMIT`] and the second the runtime's threads have, ten seconds at most.
+const STOP_WITHIN: Duration = Duration::from_secs(7);
 /// A store whose unit did not stop has this long to commit what it still holds.
 const LAST_COMMIT: Duration = Duration::from_secs(2);
 /// How often the system's clock is looked at.
@@ -324,10 +324,7 @@ async fn remember(buffer: &Buffer, samples: Vec<Sample>) -> Vec<Sample> {
         return samples;
     }
     let (buffer, tried) = (buffer.clone(), samples.clone());
-    let refused = move |sample: &Sample| {
-        let kept = buffer.remember(*sample);
-        kept.inspect_err(|wrong| warn!(wrong = chain(wrong), "A look at the clock was not kept")).is_err()
-    };
+    let refused = move |sample: &Sample| buffer.remember(*sample).is_err();
     let work = tokio::task::spawn_blocking(move || tried.into_iter().filter(refused).collect());
     work.await.unwrap_or(samples)
 }
@@ -477,8 +474,12 @@ impl Gateway {
             async move {
                 let mut unkept = Vec::new();
                 loop {
+                    let told = !unkept.is_empty();
                     unkept.extend(clock.observe());
                     unkept = remember(&buffer, unkept).await;
+                    if !told && !unkept.is_empty() {
+                        warn!("The card refuses what was learnt of the time; it is tried again");
+                    }
                     let trusted = clock.wall_now().source.is_trusted();
                     let wrong = (!trusted).then(|| "no time source has been heard since the start".to_owned());
                     board.set(Code::ClockUntrusted, "clock", wrong);
