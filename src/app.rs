@@ -25,7 +25,7 @@ use crate::{
     announcement::Announcer,
     broker,
     buffer::{self, Buffer},
-    clock::{Clock, Sample, SystemTime},
+    clock::{self, Change, Clock, Note, Start, SystemTime},
     condition::{Board, Code},
     config::{
         self, Commune, Settings, Source, Trust, announce::AnnounceSettings, broker::BrokerSettings,
@@ -39,7 +39,7 @@ use crate::{
     signals::Signals,
     store::{Archive, Keep},
     supervisor::{Fall, Stage, Supervisor, chain},
-    tls, watch,
+    tls, vouch, watch,
 };
 
 /// Batches that may wait between the drivers and the store before the drivers are slowed.
@@ -50,6 +50,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(7);
 const LAST_COMMIT: Duration = Duration::from_secs(2);
 /// How often the system's clock is looked at.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(10);
+/// What a card that refuses writes may leave to be tried again.
+const MOST_UNKEPT: usize = 1_000;
 /// Where the code that claims the box is while nobody has, in the store's directory.
 const CLAIM_FILE: &str = "claim-code";
 /// How often a taken address is tried again.
@@ -290,26 +292,23 @@ fn own_certificate(store: &config::Store, host_names: &[String]) -> Result<tls::
     })
 }
 
-/// The wall clock never starts before the newest stored reading.
+/// The wall clock never starts before the newest stored reading, nor before the gateway was built. The card learns of
+/// this start before its first reading.
 fn start_clock(trust: Trust, opened: &buffer::Opened) -> Clock {
-    let trusted: fn() -> bool = match trust {
-        Trust::Always => || true,
-        Trust::System => system_clock_is_synchronised,
-    };
-    let time = SystemTime::start(opened.newest_ms.unwrap_or(0), trusted);
-    let clock = Clock::new(opened.boot, Arc::new(time), opened.samples.iter().copied());
-    if let Some(sample) = clock.observe()
-        && let Err(wrong) = opened.buffer.remember(sample)
-    {
-        warn!(wrong = chain(&wrong), "The first look at the clock was not kept");
+    let time = SystemTime::start(opened.newest_ms.unwrap_or(0), vouch::by(trust));
+    let start = Note::Start(Start {
+        boot: opened.boot,
+        machine: clock::machine(&time),
+        before: opened.newest,
+        built_ms: clock::built_ms(),
+    });
+    let clock = Clock::knowing(opened.boot, Arc::new(time), opened.notes.iter().copied().chain([start]));
+    for change in [Change::Keep(start)].into_iter().chain(clock.look()) {
+        if let Err(wrong) = opened.buffer.change(change) {
+            warn!(wrong = chain(&wrong), "The first look at the clock was not kept");
+        }
     }
     clock
-}
-
-/// systemd-timesyncd leaves this file once it has synchronised. The kernel's own flag (`adjtimex`) cannot be read
-/// without `unsafe`.
-fn system_clock_is_synchronised() -> bool {
-    Path::new("/run/systemd/timesync/synchronized").exists()
 }
 
 fn start_live(settings: &Settings<Device>, archive: &dyn Archive) -> Live {
@@ -318,15 +317,15 @@ fn start_live(settings: &Settings<Device>, archive: &dyn Archive) -> Live {
     Live::new(points, known)
 }
 
-/// Keeps samples of the clock, off the runtime's threads; gives back those the card refused, to be tried again.
-async fn remember(buffer: &Buffer, samples: Vec<Sample>) -> Vec<Sample> {
-    if samples.is_empty() {
-        return samples;
-    }
-    let (buffer, tried) = (buffer.clone(), samples.clone());
-    let refused = move |sample: &Sample| buffer.remember(*sample).is_err();
-    let work = tokio::task::spawn_blocking(move || tried.into_iter().filter(refused).collect());
-    work.await.unwrap_or(samples)
+/// Looks at the clock and keeps what it says that is new, off the runtime's threads; gives back what the card refused,
+/// to be tried again.
+async fn look(clock: &Clock, buffer: &Buffer, unkept: Vec<Change>) -> Vec<Change> {
+    let (clock, buffer, before) = (clock.clone(), buffer.clone(), unkept.clone());
+    let work = tokio::task::spawn_blocking(move || {
+        let changes = before.into_iter().chain(clock.look());
+        changes.filter(|change| buffer.change(*change).is_err()).collect()
+    });
+    work.await.unwrap_or(unkept)
 }
 
 fn open_pins(settings: &Settings<Device>, board: &Board) -> Option<Arc<dyn Pins>> {
@@ -395,7 +394,7 @@ impl Gateway {
     /// The store, the clock, the board and the points, before any part is started.
     fn open(settings: &Settings<Device>) -> Result<Self, AppError> {
         let (opened, unusable) = open_store(&settings.store);
-        let clock = start_clock(settings.clock, &opened);
+        let clock = start_clock(settings.clock.clone(), &opened);
         let board = Board::new(clock.clone());
         board.set(Code::StoreRefusesWrites, "store", unusable);
         for finding in &opened.findings {
@@ -475,8 +474,8 @@ impl Gateway {
                 let mut unkept = Vec::new();
                 loop {
                     let told = !unkept.is_empty();
-                    unkept.extend(clock.observe());
-                    unkept = remember(&buffer, unkept).await;
+                    unkept = look(&clock, &buffer, unkept).await;
+                    unkept.truncate(MOST_UNKEPT);
                     if !told && !unkept.is_empty() {
                         warn!("The card refuses what was learnt of the time; it is tried again");
                     }

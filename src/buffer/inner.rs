@@ -28,7 +28,7 @@ use super::{
     shelf::{Listed, Shelf},
 };
 use crate::{
-    clock::{Clock, Sample, Stamp},
+    clock::{Clock, Note, Stamp},
     condition::{Board, Code},
     reading::{PointId, Reading, Stored},
     store::{Archive, Bucket, Cause, Entry, Gap, Keep, Page, PageRequest, StoreError, StoreFigures},
@@ -75,8 +75,8 @@ pub(super) struct State {
     pub gaps: Gaps,
     pub newest: HashMap<PointId, Stored>,
     pub acknowledged: BTreeMap<String, u64>,
-    /// Samples of which no segment has a copy yet.
-    pub samples: Vec<Sample>,
+    /// What is known of the clock and no segment has a copy of yet.
+    pub notes: Vec<Note>,
     pub lost: u64,
 }
 

@@ -27,6 +27,7 @@ mod shelf;
 mod span;
 #[cfg(test)]
 mod tests_load;
+mod times;
 mod writer;
 
 use std::{
@@ -42,11 +43,10 @@ use tracing::error;
 pub use self::writer::RING;
 use self::{
     inner::{Inner, locked},
-    segment::sample_key,
     writer::{Message, Writer},
 };
 use crate::{
-    clock::{Clock, Sample},
+    clock::{Change, Clock, Note, Sample, Stamp},
     condition::{Board, Code},
     reading::{Batch, NotAccepted},
     store::{Archive, Keep, StoreError},
@@ -101,6 +101,10 @@ pub struct Opened {
     pub boot: u32,
     /// The clock's samples of earlier starts.
     pub samples: Vec<Sample>,
+    /// All that is kept of the clock of earlier starts, samples included.
+    pub notes: Vec<Note>,
+    /// The newest stamp among what is stored.
+    pub newest: Option<Stamp>,
     /// Wall time of the newest stored reading, in milliseconds since 1970, as far as it can be told.
     pub newest_ms: Option<i64>,
     /// What was damaged, salvaged, lost.
@@ -210,10 +214,26 @@ impl Buffer {
     /// # Errors
     /// When the card refuses the write.
     pub fn remember(&self, sample: Sample) -> Result<(), StoreError> {
-        self.inner.write().samples.push(sample);
+        self.change(Change::Keep(Note::Sample(sample)))
+    }
+
+    /// Keeps what is new of the clock, or lets go of what is no longer needed; on the card when it returns.
+    ///
+    /// # Errors
+    /// When the card refuses the write.
+    pub fn change(&self, change: Change) -> Result<(), StoreError> {
+        let note = match change {
+            Change::Keep(note) => note,
+            Change::Forget(sample) => Note::Sample(sample),
+        };
+        self.inner.write().notes.retain(|known| *known != note);
+        let keep = matches!(change, Change::Keep(_));
+        if keep {
+            self.inner.write().notes.push(note);
+        }
         let Some(own) = &self.inner.own else { return Ok(()) };
-        let bytes = postcard::to_allocvec(&sample).map_err(|e| StoreError::new("encode a sample of the clock", e))?;
-        own.own_put("samples", &sample_key(b"", &sample), &bytes)
+        let key = times::key(b"", &note);
+        if keep { own.own_put("samples", &key, &times::encode(&note)) } else { own.own_remove("samples", &key) }
     }
 
     /// The readings.

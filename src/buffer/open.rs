@@ -23,12 +23,13 @@ use super::{
     keeping::CardKeep,
     marker::{Mark, Marker},
     salvage::{self, Aside},
-    segment::{self, Beside, Segment, SegmentFault, sample_key},
+    segment::{self, Beside, Segment, SegmentFault},
     shelf::{Listed, Shelf},
+    times,
     writer::Writer,
 };
 use crate::{
-    clock::{Clock, HeldTime, Sample, Source},
+    clock::{Clock, HeldTime, Note, Source},
     condition::Code,
     reading::Stored,
     store::{Cause, Gap, MemoryKeep, StoreError},
@@ -39,8 +40,8 @@ use crate::{
 const SMALLEST: u64 = 24 << 20;
 /// Blocks read at most to find the newest reading of each point, when the table of them is missing.
 const LOOK_BACK: usize = 64;
-/// Samples kept at most; a year of hours.
-const MOST_SAMPLES: usize = 10_000;
+/// Notes about the clock, at most: ten years of a box that is started twice a day. Older ones go.
+const MOST_NOTES: usize = 20_000;
 
 impl Buffer {
     /// Opens the store, creating it where there is none.
@@ -76,6 +77,8 @@ impl Buffer {
             buffer: Buffer::new(inner, writer),
             boot: 1,
             samples: Vec::new(),
+            notes: Vec::new(),
+            newest: None,
             newest_ms: None,
             findings: vec![Finding { code: Some(Code::StoreRefusesWrites), detail }],
         }
@@ -83,8 +86,8 @@ impl Buffer {
 }
 
 /// A clock that only dates what is stored, until the gateway's own is known.
-fn frozen(boot: u32, samples: &[Sample]) -> Clock {
-    Clock::new(boot, HeldTime::at(0, Source::Unknown), samples.iter().copied())
+fn frozen(boot: u32, notes: &[Note]) -> Clock {
+    Clock::knowing(boot, HeldTime::at(0, Source::Unknown), notes.iter().copied())
 }
 
 struct Parts {
@@ -166,10 +169,10 @@ impl<'a> Opening<'a> {
         self.list_segments();
         self.open_newest()?;
         let (scan, head_lost) = self.read_head()?;
-        let mut samples = self.samples();
+        let mut notes = self.notes();
         let store = segment::short(&self.mark.identity);
-        let boot = self.next_boot(&scan, &samples);
-        samples.retain(|sample| sample.stamp.boot < boot);
+        let boot = self.next_boot(&scan, &notes);
+        notes.retain(|note| times::boot_of(note) < boot);
 
         let sealed = self.sealed();
         let runs = self.uncovered_runs(&scan);
@@ -188,14 +191,15 @@ impl<'a> Opening<'a> {
         let last_commit = scan.last_commit;
         let mut head = Head::new(Box::new(self.head_file()?), store, last_commit);
         slots.iter().for_each(|slot| head.keep(slot.place));
-        let state = self.state(slots, &samples);
-        Ok(self.opened(boot, samples, state, head, high))
+        let state = self.state(slots, &notes);
+        Ok(self.opened(boot, notes, state, head, high))
     }
 
-    fn opened(self, boot: u32, samples: Vec<Sample>, state: State, head: Head, high: u64) -> Opened {
-        let clock = frozen(boot, &samples);
+    fn opened(self, boot: u32, notes: Vec<Note>, state: State, head: Head, high: u64) -> Opened {
+        let clock = frozen(boot, &notes);
         let wall = |stored: &Stored| clock.resolve(stored.reading.stamp).map(|wall| wall.unix_ms);
         let newest_ms = state.newest.values().filter_map(wall).max();
+        let newest = state.newest.values().map(|stored| stored.reading.stamp).max();
         info!(last = high, boot, findings = self.findings.len(), "Store opened");
         let (inner, _) = assemble(Parts {
             directory: self.settings.directory.clone(),
@@ -209,7 +213,10 @@ impl<'a> Opening<'a> {
             clock,
         });
         let writer = Writer::new(Arc::clone(&inner), Some(head), self.settings.commit_within, high + 1);
-        Opened { buffer: Buffer::new(inner, writer), boot, samples, newest_ms, findings: self.findings }
+        let sample = |note: &Note| if let Note::Sample(sample) = note { Some(*sample) } else { None };
+        let samples = notes.iter().filter_map(sample).collect();
+        let (buffer, findings) = (Buffer::new(inner, writer), self.findings);
+        Opened { buffer, boot, samples, notes, newest, newest_ms, findings }
     }
 
     fn refused(&self, source: std::io::Error) -> OpenFault {
@@ -355,28 +362,36 @@ impl<'a> Opening<'a> {
         Ok(file)
     }
 
-    /// The clock's samples; from their copies in the segments when the records were lost.
-    fn samples(&mut self) -> Vec<Sample> {
+    /// What is known of the clock; from the copies in the segments when the records were lost.
+    fn notes(&mut self) -> Vec<Note> {
         let list = self.keep.own_list("samples").unwrap_or_default();
-        let mut samples = list.iter().filter_map(|(_, value)| postcard::from_bytes(value).ok()).collect::<Vec<_>>();
-        if samples.is_empty() {
+        let mut notes = list.iter().filter_map(|(key, value)| times::decode(key, value)).collect::<Vec<_>>();
+        if notes.is_empty() {
             let firsts = self.shelf.listed().keys().copied().collect::<Vec<_>>();
             let segments = firsts.into_iter().filter_map(|first| self.shelf.get(first).ok()).collect::<Vec<_>>();
-            samples = segments.iter().flat_map(|segment| segment.samples()).collect();
-            let pairs = samples.iter().map(|sample| (sample_key(b"", sample), postcard::to_allocvec(sample)));
-            let pairs = pairs.filter_map(|(key, value)| Some((key, value.ok()?))).collect::<Vec<_>>();
+            notes = segments.iter().flat_map(|segment| segment.notes()).collect();
+            notes.sort_by_key(|note| times::key(b"", note));
+            notes.dedup_by_key(|note| times::key(b"", note));
+            let pairs = notes.iter().map(|note| (times::key(b"", note), times::encode(note))).collect::<Vec<_>>();
             if let Err(error) = self.keep.own_put_all("samples", &pairs) {
                 warn!(why = chain(&error), "Samples of the clock not copied back");
             }
         }
-        samples.sort_by_key(|sample: &Sample| sample.stamp);
-        samples.split_off(samples.len().saturating_sub(MOST_SAMPLES))
+        notes.sort_by_key(|note| times::key(b"", note));
+        let kept = notes.split_off(notes.len().saturating_sub(MOST_NOTES));
+        for note in notes {
+            if let Err(error) = self.keep.own_remove("samples", &times::key(b"", &note)) {
+                warn!(why = chain(&error), "The oldest samples of the clock not removed");
+                break;
+            }
+        }
+        kept
     }
 
-    fn next_boot(&self, scan: &head::Scan, samples: &[Sample]) -> u32 {
+    fn next_boot(&self, scan: &head::Scan, notes: &[Note]) -> u32 {
         let in_head = scan.records.iter().flat_map(|found| &found.readings).map(|stored| stored.reading.stamp.boot);
         let in_segments = self.shelf.listed().values().filter_map(|listed| listed.spans.last()).map(|stamp| stamp.boot);
-        let known = samples.iter().map(|sample| sample.stamp.boot);
+        let known = notes.iter().map(times::boot_of);
         in_head.chain(in_segments).chain(known).chain([self.mark.boot]).max().unwrap_or(0).saturating_add(1)
     }
 
@@ -511,7 +526,7 @@ impl<'a> Opening<'a> {
         }
     }
 
-    fn state(&mut self, slots: VecDeque<Slot>, samples: &[Sample]) -> State {
+    fn state(&mut self, slots: VecDeque<Slot>, notes: &[Note]) -> State {
         let mut state = State { gaps: self.gaps.clone(), lost: self.mark.lost, ..State::default() };
         if let Some(segment) = self.shelf.newest().and_then(|first| self.shelf.get(first).ok()) {
             let newest = segment.newest();
@@ -524,8 +539,8 @@ impl<'a> Opening<'a> {
                 segment.block(*first).unwrap_or_default().iter().for_each(|stored| state.notice(stored));
             }
             state.acknowledged = segment.acknowledged().unwrap_or_default();
-            let copied = segment.samples();
-            state.samples = samples.iter().filter(|sample| !copied.contains(sample)).copied().collect();
+            let copied = segment.notes();
+            state.notes = notes.iter().filter(|note| !copied.contains(note)).copied().collect();
         }
         for slot in &slots {
             for (seq, reading) in (slot.first..).zip(&slot.readings) {

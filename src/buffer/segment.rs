@@ -2,7 +2,7 @@
 //!
 //! Keys: `m` whose it is; `b`+number a block; `i`+number what the block covers; `q`+point+0+number the quarter-hours of
 //! a point over a sheaf of blocks; `s`+number how far that sheaf reaches; `l` the newest reading of each point; `a` how
-//! far the peers are; `t`+boot+ms a copy of the clock's samples, so that dates survive the loss of the other database.
+//! far the peers are; `t`+boot+ms a copy of what is known of the clock, so that dates survive the loss of the other database.
 
 use std::{
     collections::BTreeMap,
@@ -17,9 +17,10 @@ use super::{
     database::{Database, DatabaseFault},
     rollup::{self, Gatherer, Quarter},
     span::Spans,
+    times,
 };
 use crate::{
-    clock::{Clock, Sample},
+    clock::{Clock, Note},
     reading::{PointId, Reading, Stored},
 };
 
@@ -84,7 +85,7 @@ pub(super) struct Newest {
 pub(super) struct Beside<'a> {
     pub newest: Option<Newest>,
     pub acknowledged: Option<&'a BTreeMap<String, u64>>,
-    pub samples: Vec<Sample>,
+    pub notes: Vec<Note>,
 }
 
 /// An open segment.
@@ -187,8 +188,8 @@ impl Segment {
         if let Some(acknowledged) = beside.acknowledged {
             batch.insert(b"a", postcard::to_allocvec(acknowledged).unwrap_or_default());
         }
-        for sample in beside.samples {
-            batch.insert(sample_key(b"t", &sample), postcard::to_allocvec(&sample).unwrap_or_default());
+        for note in beside.notes {
+            batch.insert(times::key(b"t", &note), times::encode(&note));
         }
     }
 
@@ -282,10 +283,10 @@ impl Segment {
         postcard::from_bytes(&self.database.get(b"a").ok()??).ok()
     }
 
-    /// The samples kept here.
-    pub(super) fn samples(&self) -> Vec<Sample> {
+    /// What is kept of the clock here.
+    pub(super) fn notes(&self) -> Vec<Note> {
         let list = self.database.list(b"t").unwrap_or_default();
-        list.iter().filter_map(|(_, value)| postcard::from_bytes(value).ok()).collect()
+        list.iter().filter_map(|(key, value)| times::decode(key, value)).collect()
     }
 
     /// Bytes on the card.
@@ -315,11 +316,6 @@ fn quarter_key(point: &PointId, first: Option<u64>) -> Vec<u8> {
     key.push(0);
     key.extend(first.into_iter().flat_map(u64::to_be_bytes));
     key
-}
-
-/// Where a sample is kept.
-pub(super) fn sample_key(table: &[u8], sample: &Sample) -> Vec<u8> {
-    [table, &sample.stamp.boot.to_be_bytes(), &sample.stamp.mono_ms.to_be_bytes(), &[sample.source as u8]].concat()
 }
 
 /// As blocks of one reading would be wasteful, one block with the true numbers beside it.

@@ -19,7 +19,7 @@ use super::{
     shelf::{Listed, Shelf},
 };
 use crate::{
-    clock::{Sample, Stamp},
+    clock::{Note, Stamp},
     condition::Code,
     reading::{Batch, Commit, NotAccepted, Quality, Reading, Stored, Why},
     store::{Cause, Gap, StoreError},
@@ -538,25 +538,25 @@ impl Writer {
         }
         let segment = self.newest_segment(first)?;
         let with_newest = self.blocks_since_newest.is_multiple_of(NEWEST_EVERY);
-        let (newest, acknowledged, samples) = self.beside(first + readings.len() as u64 - 1);
+        let (newest, acknowledged, notes) = self.beside(first + readings.len() as u64 - 1);
         let newest = with_newest.then_some(newest);
-        let beside = Beside { newest, acknowledged: Some(&acknowledged), samples: samples.clone() };
+        let beside = Beside { newest, acknowledged: Some(&acknowledged), notes: notes.clone() };
         let length = segment.put(first, readings, beside)?;
         self.blocks_since_newest += 1;
         if readings.len() >= 256 {
             self.bytes_each = (length as f64 / readings.len() as f64).clamp(0.2, 64.0);
         }
-        self.inner.write().samples.retain(|sample| !samples.contains(sample));
+        self.inner.write().notes.retain(|note| !notes.contains(note));
         segment.bind_sheaf(&self.inner.clock(), SHEAF)?;
         self.inner.fit(MARGIN)?;
         Ok(())
     }
 
     /// What is written beside a block. Newest readings that a later loss takes away stay known: they were true.
-    fn beside(&self, upto: u64) -> (Newest, BTreeMap<String, u64>, Vec<Sample>) {
+    fn beside(&self, upto: u64) -> (Newest, BTreeMap<String, u64>, Vec<Note>) {
         let state = self.inner.read();
         let newest = Newest { upto, readings: state.newest.values().cloned().collect() };
-        (newest, state.acknowledged.clone(), state.samples.clone())
+        (newest, state.acknowledged.clone(), state.notes.clone())
     }
 
     /// The segment a block belongs in; a full one is finished first.
@@ -604,8 +604,8 @@ impl Writer {
         }
         let Some(newest) = locked(&self.inner.shelf).newest() else { return };
         let Ok(Some(segment)) = self.inner.segment(newest) else { return };
-        let (_, acknowledged, samples) = self.beside(self.next - 1);
-        if let Err(fault) = segment.note(Beside { newest: None, acknowledged: Some(&acknowledged), samples }) {
+        let (_, acknowledged, notes) = self.beside(self.next - 1);
+        if let Err(fault) = segment.note(Beside { newest: None, acknowledged: Some(&acknowledged), notes }) {
             warn!(why = chain(&fault), "Last notes not written");
         }
     }

@@ -329,7 +329,7 @@ mod tests {
 
     fn clock() -> Clock {
         let stamp = Stamp { boot: 2, mono_ms: 0 };
-        let sample = Sample { stamp, unix_ms: NOON, error_ms: 50, source: Source::Ntp };
+        let sample = Sample { stamp, unix_ms: NOON, error_ms: 50, source: Source::Ntp, straight_ms: 0 };
         Clock::new(2, HeldTime::at(NOON, Source::Ntp), [sample])
     }
 
