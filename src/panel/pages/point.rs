@@ -55,7 +55,7 @@ pub(crate) async fn show(visit: Arc<Visit>) -> Result<Answer, Problem> {
     let id: PointId = visit.tail.parse().map_err(|_| Problem::NotFound)?;
     let point = ground.live.point(&id).cloned().ok_or(Problem::NotFound)?;
     let today = format::zoned(ground.clock.wall_now().unix_ms, &ground.time_zone).date();
-    let on = visit.query.get("on").parse::<Date>().unwrap_or(today).clamp(earliest(), today);
+    let on = visit.query.get("on").parse::<Date>().unwrap_or(today).clamp(earliest(), today.max(earliest()));
     let span = Span::from_word(visit.query.get("span"));
     let window = Window::around(span, on, point.kind, &ground.time_zone);
     let slots = past(&visit, &point, &window).await?;
