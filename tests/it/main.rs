@@ -3,6 +3,7 @@
 mod announce;
 mod broker;
 mod buffer;
+mod clock;
 mod drivers;
 mod layers;
 mod panel;
