@@ -283,6 +283,16 @@ fn open_store(store: &config::Store) -> (buffer::Opened, Option<String>) {
     }
 }
 
+/// Who may pull what, for the store to know what to lose first.
+fn audience(settings: &Settings<Device>) -> buffer::Audience {
+    let points = settings.devices.iter().flat_map(|device| &device.points);
+    let peers = settings.peers.iter().flat_map(|peers| &peers.peers);
+    buffer::Audience {
+        classes: points.map(|point| (point.id.clone(), point.sharing)).collect(),
+        peers: peers.map(|peer| (peer.name.clone(), peer.sharing.clone())).collect(),
+    }
+}
+
 /// The box's own certificate; a passing one when the store's folder cannot hold it.
 fn own_certificate(store: &config::Store, host_names: &[String]) -> Result<tls::OwnCertificate, AppError> {
     tls::own_certificate(&store.directory, host_names).or_else(|wrong| {
@@ -406,6 +416,7 @@ impl Gateway {
             }
         }
         let buffer = opened.buffer;
+        buffer.know_audience(audience(settings));
         buffer.start(clock.clone(), board.clone());
         let archive = buffer.archive();
         Ok(Self {

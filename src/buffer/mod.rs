@@ -14,6 +14,7 @@ pub mod block;
 mod bytes;
 mod column;
 mod database;
+mod erase;
 mod gaps;
 pub mod head;
 mod inner;
@@ -21,12 +22,14 @@ mod keeping;
 mod marker;
 mod open;
 mod rollup;
+mod room;
 mod salvage;
 mod segment;
 mod shelf;
 mod span;
 #[cfg(test)]
 mod tests_load;
+mod thin;
 mod times;
 mod writer;
 
@@ -40,11 +43,11 @@ use std::{
 use tokio::sync::{Semaphore, oneshot};
 use tracing::error;
 
-pub use self::writer::RING;
 use self::{
     inner::{Inner, locked},
     writer::{Message, Writer},
 };
+pub use self::{room::Audience, writer::RING};
 use crate::{
     clock::{Change, Clock, Note, Sample, Stamp},
     condition::{Board, Code},
@@ -122,7 +125,7 @@ enum Thread {
 #[derive(Clone)]
 pub struct Buffer {
     inner: Arc<Inner>,
-    messages: mpsc::SyncSender<Message>,
+    messages: Arc<mpsc::SyncSender<Message>>,
     room: Arc<Semaphore>,
     thread: Arc<Mutex<Thread>>,
 }
@@ -138,7 +141,14 @@ impl Buffer {
         // Room for every batch that holds a permit, and for what is asked besides.
         let (messages, heard) = mpsc::sync_channel(2 * DEPTH);
         let thread = Thread::Ready(Box::new(writer), heard);
+        let messages = Arc::new(messages);
+        let _ = inner.room.writer.set(Arc::downgrade(&messages));
         Self { inner, messages, room: Arc::new(Semaphore::new(DEPTH)), thread: Arc::new(Mutex::new(thread)) }
+    }
+
+    /// Tells who may pull what, which decides what goes first when the card is full. Before [`Buffer::start`].
+    pub fn know_audience(&self, audience: Audience) {
+        self.inner.room.know(audience);
     }
 
     /// Starts the writer, with the gateway's clock to date by and its board to tell what goes wrong. Once.

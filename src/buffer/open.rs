@@ -22,9 +22,11 @@ use super::{
     inner::{Inner, Slot, State, device_written},
     keeping::CardKeep,
     marker::{Mark, Marker},
+    room::Room,
     salvage::{self, Aside},
     segment::{self, Beside, Segment, SegmentFault},
     shelf::{Listed, Shelf},
+    thin::Summary,
     times,
     writer::Writer,
 };
@@ -118,6 +120,7 @@ fn assemble(parts: Parts) -> (Arc<Inner>, watch::Receiver<u64>) {
         marker: Mutex::new(parts.marker),
         noting: Mutex::default(),
         cache: Mutex::default(),
+        room: Room::default(),
         head,
         clock: RwLock::new(parts.clock),
         board: OnceLock::new(),
@@ -228,7 +231,7 @@ impl<'a> Opening<'a> {
         let root = self.shelf.root().to_owned();
         let (_, strangers) = Shelf::on_card(&root);
         for path in strangers {
-            if path.extension().is_some_and(|extension| extension == "new") {
+            if path.extension().is_some_and(|extension| ["new", "thin", "old"].iter().any(|word| extension == *word)) {
                 let _ = salvage::finish(&path.with_extension(""));
                 continue;
             }
@@ -247,7 +250,7 @@ impl<'a> Opening<'a> {
         let noted = self.noted_segments();
         for (place, first) in firsts.iter().enumerate() {
             let end = firsts.get(place + 1).copied();
-            let told = self.gaps.at(*first).filter(|gap| gap.cause == Cause::SizeLimit);
+            let told = self.gaps.at(*first).filter(|gap| matches!(gap.cause, Cause::SizeLimit | Cause::Erased));
             if let (Some(gap), Some(end)) = (told, end)
                 && gap.last >= end - 1
             {
@@ -255,10 +258,25 @@ impl<'a> Opening<'a> {
                 continue;
             }
             self.shelf.list(*first, noted.get(first).cloned().unwrap_or_default());
+            self.summarise(*first);
         }
         for first in noted.keys().filter(|first| !firsts.contains(first) && self.gaps.at(**first).is_none()) {
             self.findings.push(damaged(format!("the folder of the segment from {first} on is gone")));
         }
+    }
+
+    /// What was taken out of a segment, by its mark or, if that does not read, by all it holds.
+    fn summarise(&mut self, first: u64) {
+        let folder = Shelf::folder(self.shelf.root(), first);
+        let summary = Summary::read(&folder).unwrap_or_else(|| {
+            let Ok(segment) = self.shelf.get(first) else { return Summary::default() };
+            let mut summary = Summary::default();
+            let blocks = segment.covers().into_iter().filter_map(|(first, _)| segment.block(first).ok());
+            blocks.for_each(|block| summary.add(&block));
+            summary
+        });
+        self.mark.lost = self.mark.lost.max(summary.lost);
+        self.shelf.summarise(first, summary);
     }
 
     fn noted_segments(&self) -> HashMap<u64, Listed> {
@@ -457,8 +475,8 @@ impl<'a> Opening<'a> {
             let folder = Shelf::folder(self.shelf.root(), place);
             let store = segment::short(&self.mark.identity);
             let blocks = salvage::sound_blocks(&folder, hole.first, hole.last + 1, store).unwrap_or_default();
-            for (first, readings) in &blocks {
-                let _ = segment.put(*first, readings, Beside::default());
+            for block in blocks.values() {
+                let _ = segment.put_again(std::slice::from_ref(block));
             }
             if !blocks.is_empty() {
                 let (count, first) = (blocks.len(), hole.first);
@@ -536,7 +554,8 @@ impl<'a> Opening<'a> {
             let later = covers.iter().rev().take(LOOK_BACK).filter(|(_, cover)| cover.last > upto);
             for (first, _) in later {
                 // Damaged ones are found, and told, when they are read for somebody.
-                segment.block(*first).unwrap_or_default().iter().for_each(|stored| state.notice(stored));
+                let readings = segment.block(*first).map(|block| block.readings).unwrap_or_default();
+                readings.iter().for_each(|stored| state.notice(stored));
             }
             state.acknowledged = segment.acknowledged().unwrap_or_default();
             let copied = segment.notes();

@@ -13,7 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    block,
+    block::{self, Block},
     database::{Database, DatabaseFault},
     rollup::{self, Gatherer, Quarter},
     span::Spans,
@@ -163,15 +163,27 @@ impl Segment {
         let mut batch = sled::Batch::default();
         let block = block::encode(self.store, first, readings, 19);
         let length = block.len();
-        batch.insert(&key(b'b', first), block);
-        for n in 0..FILLERS {
-            batch.insert([&key(b'b', first)[..], &[n]].concat(), &[]);
-        }
-        batch.insert(&key(b'i', first), postcard::to_allocvec(&cover).unwrap_or_default());
+        add_block(&mut batch, first, block, &cover);
         self.put_beside(&mut batch, beside);
         self.database.write(batch).map_err(|f| self.fault(f))?;
         self.index.write().unwrap_or_else(PoisonError::into_inner).blocks.insert(first, cover);
         Ok(length)
+    }
+
+    /// Adds blocks that were in a segment before, less what was taken out of them; on the card when it returns.
+    pub(super) fn put_again(&self, blocks: &[Block]) -> Result<(), SegmentFault> {
+        let mut batch = sled::Batch::default();
+        let mut covers = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            let stamps = block.readings.iter().map(|s| s.reading.stamp).chain(block.gone.iter().map(|gone| gone.stamp));
+            let cover = Cover { last: block.last, spans: Spans::of(stamps) };
+            let packed = block::encode_again(&Block { store: self.store, ..block.clone() }, 19);
+            add_block(&mut batch, block.first, packed, &cover);
+            covers.push((block.first, cover));
+        }
+        self.database.write(batch).map_err(|f| self.fault(f))?;
+        self.index.write().unwrap_or_else(PoisonError::into_inner).blocks.extend(covers);
+        Ok(())
     }
 
     /// Writes what usually goes beside a block, alone.
@@ -203,7 +215,8 @@ impl Segment {
         let mut gatherer = Gatherer::new(clock);
         for (block, _) in &loose {
             // A damaged block is a hole; the sheaf is of what can be read.
-            self.block(*block).unwrap_or_default().iter().for_each(|stored| gatherer.add(stored));
+            let readings = self.block(*block).map(|block| block.readings).unwrap_or_default();
+            readings.iter().for_each(|stored| gatherer.add(stored));
         }
         let mut batch = sled::Batch::default();
         for (point, quarters) in gatherer.finish() {
@@ -222,15 +235,14 @@ impl Segment {
     }
 
     /// The readings of the block that begins at `first`.
-    pub(super) fn block(&self, first: u64) -> Result<Vec<Stored>, SegmentFault> {
+    pub(super) fn block(&self, first: u64) -> Result<Block, SegmentFault> {
         let damaged = || self.damaged(&format!("block {first}"));
         let bytes = self.database.get(&key(b'b', first)).map_err(|f| self.fault(f))?.ok_or_else(damaged)?;
         let block = block::decode(&bytes).map_err(|_| damaged())?;
         let covers = self.cover_of(first).map(|cover| cover.last);
-        let as_indexed = block.readings.first().map(|s| s.seq) == Some(first)
-            && block.store == self.store
-            && covers.is_none_or(|last| block.readings.last().map(|s| s.seq) == Some(last));
-        if as_indexed { Ok(block.readings) } else { Err(damaged()) }
+        let as_indexed =
+            block.first == first && block.store == self.store && covers.is_none_or(|last| block.last == last);
+        if as_indexed { Ok(block) } else { Err(damaged()) }
     }
 
     fn cover_of(&self, first: u64) -> Option<Cover> {
@@ -293,6 +305,14 @@ impl Segment {
     pub(super) fn size(&self) -> u64 {
         self.database.size()
     }
+}
+
+fn add_block(batch: &mut sled::Batch, first: u64, block: Vec<u8>, cover: &Cover) {
+    batch.insert(&key(b'b', first), block);
+    for n in 0..FILLERS {
+        batch.insert([&key(b'b', first)[..], &[n]].concat(), &[]);
+    }
+    batch.insert(&key(b'i', first), postcard::to_allocvec(cover).unwrap_or_default());
 }
 
 /// A store's name short enough to stand in every block.

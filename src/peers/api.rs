@@ -293,7 +293,8 @@ impl Api {
         if page.entries.is_empty() && page.complete && !last_try {
             return Ok(Next::Nothing(page.next));
         }
-        let sheet = self.sheet(pull, page, |next, complete| {
+        let shorter = |view: View<'_>| view.after(after, pull.query.limit);
+        let sheet = self.sheet(pull, page, shorter, |next, complete| {
             let cursor = Cursor::new(&self.ground.archive.identity(), next).encode();
             let remaining = self.ground.archive.figures().last_seq.saturating_sub(next);
             json!({"next": cursor, "complete": complete, "remaining": remaining})
@@ -302,28 +303,52 @@ impl Api {
     }
 
     fn again(&self, pull: &Pull, range: Range) -> Result<Sheet, StoreError> {
-        let page = self.view(pull).again(range, pull.query.limit)?;
-        self.sheet(pull, page, |next, complete| json!({"continue": next.saturating_add(1), "complete": complete}))
+        let fetch = |view: View<'_>| view.again(range, pull.query.limit);
+        let page = fetch(self.view(pull))?;
+        self.sheet(
+            pull,
+            page,
+            fetch,
+            |next, complete| json!({"continue": next.saturating_add(1), "complete": complete}),
+        )
     }
 
     fn view<'a>(&'a self, pull: &'a Pull) -> View<'a> {
-        View { archive: self.ground.archive.as_ref(), clock: &self.ground.clock, points: &pull.peer.points }
+        let points = &pull.peer.points;
+        View { archive: self.ground.archive.as_ref(), clock: &self.ground.clock, points, upto: u64::MAX }
     }
 
-    /// Writes a page down, enters it into the register, packs it.
-    fn sheet(&self, pull: &Pull, page: Page, last_line: impl FnOnce(u64, bool) -> Value) -> Result<Sheet, StoreError> {
+    /// Writes a page down, enters it into the register, packs it. `shorter` gets the page anew up to a number, when what
+    /// fits ends within a gap between readings: then the gap is told up to there.
+    fn sheet(
+        &self,
+        pull: &Pull,
+        mut page: Page,
+        shorter: impl Fn(View<'_>) -> Result<Page, StoreError>,
+        last_line: impl FnOnce(u64, bool) -> Value,
+    ) -> Result<Sheet, StoreError> {
         let teller = Teller { clock: &self.ground.clock, live: &self.ground.live };
-        let rendered = teller
-            .render(&page.entries, pull.query.format, self.page_bytes)
-            .map_err(|error| StoreError::new("write a page down", error))?;
-        let told = page.entries.get(..rendered.entries).unwrap_or(&page.entries);
-        let whole = told.len() == page.entries.len();
-        let next = if whole { page.next } else { told.last().map_or(page.next, Entry::last_seq) };
-        self.register.record(&pull.given(told));
-        let mut lines = rendered.lines;
-        lines.extend_from_slice(format!("{}\n", last_line(next, page.complete && whole)).as_bytes());
-        let (encoding, body) = pull.encoding.apply(lines).map_err(|error| StoreError::new("pack a page", error))?;
-        Ok(Sheet { body, encoding })
+        let mut shortened = false;
+        loop {
+            let rendered = teller
+                .render(&page.entries, pull.query.format, self.page_bytes)
+                .map_err(|error| StoreError::new("write a page down", error))?;
+            let (told, rest) = page.entries.split_at_checked(rendered.entries).unwrap_or((&page.entries, &[]));
+            let whole = rest.is_empty();
+            let next = if whole { page.next } else { told.last().map_or(page.next, Entry::last_seq) };
+            let within = |entry: &Entry| matches!(entry, Entry::Gap(gap) if gap.is_scattered() && gap.first <= next);
+            if rest.iter().any(within) {
+                page = shorter(View { upto: next, ..self.view(pull) })?;
+                shortened = true;
+                continue;
+            }
+            self.register.record(&pull.given(told));
+            let mut lines = rendered.lines;
+            let complete = page.complete && whole && !shortened;
+            lines.extend_from_slice(format!("{}\n", last_line(next, complete)).as_bytes());
+            let (encoding, body) = pull.encoding.apply(lines).map_err(|error| StoreError::new("pack a page", error))?;
+            return Ok(Sheet { body, encoding });
+        }
     }
 
     fn tell(&self, resource: Resource, peer: &Peer) -> serde_json::Result<Document> {

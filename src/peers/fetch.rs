@@ -22,6 +22,8 @@ pub(crate) struct View<'a> {
     pub(crate) archive: &'a dyn Archive,
     pub(crate) clock: &'a Clock,
     pub(crate) points: &'a HashSet<PointId>,
+    /// Nothing beyond this number is looked at.
+    pub(crate) upto: u64,
 }
 
 impl View<'_> {
@@ -69,6 +71,7 @@ impl View<'_> {
         limit: usize,
         wanted: impl Fn(&Entry) -> bool,
     ) -> Result<Page, StoreError> {
+        let upto = upto.min(self.upto);
         let mut page = Page { entries: Vec::new(), next: after, complete: false };
         for _ in 0..TRIES {
             page = self.archive.page(&PageRequest { after, upto, limit, points: Some(self.points) })?;

@@ -15,7 +15,9 @@
 //!   point of one boot, where `seq`, `monoMs`, `unixMs` are differences (the first from zero), `result` too, of integers
 //!   to be divided by 10^`decimals` (a `null` stands aside), or plain values when `decimals` is `null`; `quality` is runs
 //!   of `[word, why, count]`;
-//! - `{"gap":{"first","last","count","cause","from","to"}}`;
+//! - `{"gap":{"first","last","count","cause","from","to"}}`; with a `count` below `last - first + 1` the other numbers
+//!   between them are readings told in other lines. Readings and counts of gaps add up to all numbers, for a peer that
+//!   sees all points;
 //! - the last: `{"next":"<cursor>","complete":bool,"remaining":n}`. A page without it was cut short and must be thrown
 //!   away whole. For a range it is `{"continue":n,"complete":bool}`.
 //!
