@@ -143,3 +143,55 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        buffer::{Buffer, Settings, tests_load},
+        clock::{HeldTime, Source},
+        condition::Board,
+        reading::{Batch, Commit},
+        store::{Archive, Entry, PageRequest},
+    };
+
+    fn start(settings: &Settings) -> Buffer {
+        let opened = Buffer::open(settings).expect("opens");
+        let clock = Clock::new(opened.boot, HeldTime::at(1_800_000_000_000, Source::Ntp), opened.samples);
+        clock.observe();
+        opened.buffer.start(clock.clone(), Board::new(clock));
+        opened.buffer
+    }
+
+    #[tokio::test]
+    async fn an_order_that_a_fall_interrupted_is_carried_out_after_the_next_start() {
+        let folder = tempfile::tempdir().expect("folder");
+        let directory = folder.path().join("store");
+        let settings = Settings { directory, size_limit: 64 << 20, commit_within: Duration::from_secs(3600) };
+        let buffer = start(&settings);
+        let readings = tests_load::rounds(1, 200);
+        let point = readings[7].point.clone();
+        buffer.append(Batch { readings, commit: Commit::Grouped, accepted: None }).await;
+        buffer.commit().await;
+        let order = Order { point: point.clone(), before_ms: None, upto: 10_000, done: 0, stays: false, erased: 0 };
+        buffer.inner.note(&order).expect("noted");
+        buffer.close().await;
+        drop(buffer);
+
+        let buffer = start(&settings);
+        let begun = std::time::Instant::now();
+        while !buffer.inner.unfinished_orders().is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the order is never carried out");
+            tokio::task::yield_now().await;
+        }
+        let request = PageRequest { after: 0, upto: u64::MAX, limit: 20_000, points: None };
+        let entries = buffer.inner.page(&request).expect("a page").entries;
+        let of_point = |entry: &&Entry| matches!(entry, Entry::Reading(stored) if stored.reading.point == point);
+        assert_eq!((entries.iter().filter(of_point).count(), buffer.inner.latest().len()), (0, 49));
+        let gaps = buffer.inner.gaps();
+        assert_eq!(gaps.iter().map(|gap| (gap.count, gap.cause)).collect::<Vec<_>>(), [(200, Cause::Erased)]);
+        buffer.close().await;
+    }
+}

@@ -10,4 +10,5 @@ mod panel;
 mod peers;
 mod ports;
 mod process;
+mod room;
 mod run;
