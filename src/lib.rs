@@ -32,6 +32,7 @@ pub mod signals;
 pub mod store;
 pub mod supervisor;
 pub mod tls;
+pub mod traffic;
 
 // Parts: none knows another.
 pub mod announce;
