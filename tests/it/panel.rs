@@ -277,6 +277,7 @@ impl Hall {
             configuration_faults: Vec::new(),
             demonstration: Some(Arc::new(LastOutage)),
             stop: stop.clone(),
+            traffic: None,
         };
         change(&mut ground);
         let site = panel::routes(Arc::new(ground));
@@ -367,7 +368,11 @@ impl Browser<'_> {
             request = request.header(name, value);
         }
         let mut request = request.body(Full::new(Bytes::from(body))).expect("a request");
-        request.extensions_mut().insert(Connection { address: self.address, certificate: None });
+        request.extensions_mut().insert(Connection {
+            address: self.address,
+            certificate: None,
+            end: CancellationToken::new(),
+        });
         let service = TowerToHyperService::new(warp::service(self.hall.site.clone()));
         let (parts, body) = service.call(request).await.expect("infallible").into_parts();
         let body = body.collect().await.expect("a body").to_bytes();
