@@ -4,6 +4,7 @@ mod announce;
 mod broker;
 mod buffer;
 mod drivers;
+mod hostile;
 mod layers;
 mod link;
 mod panel;
