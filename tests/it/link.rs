@@ -6,8 +6,10 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    io::Write,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
+    process::{Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -32,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     process::{Running, clocher},
-    village::{Told, Village, count_on},
+    village::{Told, Village, count_on, rows},
 };
 
 const CUTS: u64 = 1_000;
@@ -413,4 +415,155 @@ fn all_is_there(produced: &[Told], counted: &BTreeSet<u64>) {
     let stored: BTreeSet<u64> = produced.iter().map(|(.., value)| *value as u64).collect();
     let lost: Vec<_> = counted.difference(&stored).collect();
     assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), counted.len());
+}
+
+// ---- with a router that swallows packets ----------------------------------------------------------------------------
+
+/// Three network namespaces: the gateway, a router, a central server. Gone when dropped.
+struct Network {
+    names: [String; 3],
+}
+
+const GATEWAY: usize = 0;
+const ROUTER: usize = 1;
+const CENTRAL: usize = 2;
+const GATEWAY_ADDRESS: &str = "10.77.2.2";
+
+impl Network {
+    fn new() -> Self {
+        let names = ["g", "r", "c"].map(|name| format!("clocher-{name}-{}", std::process::id()));
+        let network = Self { names };
+        let [gateway, router, central] = &network.names;
+        for name in &network.names {
+            ip(&["netns", "add", name]);
+            ip(&["-n", name, "link", "set", "lo", "up"]);
+        }
+        for (end, here, there, subnet) in [(gateway, "far", "gate", "10.77.2"), (central, "far", "cent", "10.77.1")] {
+            ip(&["-n", router, "link", "add", there, "type", "veth", "peer", "name", here, "netns", end]);
+            ip(&["-n", router, "address", "add", &format!("{subnet}.1/24"), "dev", there]);
+            ip(&["-n", end, "address", "add", &format!("{subnet}.2/24"), "dev", here]);
+            ip(&["-n", router, "link", "set", there, "up"]);
+            ip(&["-n", end, "link", "set", here, "up"]);
+            ip(&["-n", end, "route", "add", "default", "via", &format!("{subnet}.1")]);
+        }
+        network.forward("all", true);
+        network
+    }
+
+    /// A command in one of the namespaces.
+    fn command(&self, place: usize, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.names[place], program]);
+        command
+    }
+
+    /// Whether the router passes on what comes in at `interface`. When it does not, nobody is told anything.
+    fn forward(&self, interface: &str, passes: bool) {
+        let setting = format!("echo {} > /proc/sys/net/ipv4/conf/{interface}/forwarding", u8::from(passes));
+        let done = self.command(ROUTER, "sh").args(["-c", &setting]).status().expect("sh");
+        assert!(done.success(), "{setting}");
+    }
+
+    /// The link carries 16 kbit a second, or all it can.
+    fn slow(&self, slow: bool) {
+        let how: &[&str] = if slow { &["rate", "16kbit", "burst", "1600", "latency", "200ms"] } else { &[] };
+        let act = if slow { "add" } else { "del" };
+        let mut command = self.command(ROUTER, "tc");
+        command.args(["qdisc", act, "dev", "cent", "root"]);
+        if slow {
+            command.arg("tbf").args(how);
+        }
+        assert!(command.status().expect("tc").success());
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for name in &self.names {
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    let done = Command::new("ip").args(arguments).output().expect("iproute2 is installed");
+    assert!(done.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// One flap of the link, for so long.
+fn flap(network: &Network, dice: &mut Dice) {
+    let lasting = Duration::from_millis(200 + dice.roll(3_500));
+    let disturb: &dyn Fn(bool) = match dice.roll(5) {
+        0 | 1 => &|down| network.forward("all", !down),
+        2 => &|down| network.forward("gate", !down),
+        3 => &|down| network.forward("cent", !down),
+        _ => &|down| network.slow(down),
+    };
+    disturb(true);
+    std::thread::sleep(lasting);
+    disturb(false);
+    // "all" sets each interface too; one that was set apart stays so.
+    network.forward("all", true);
+}
+
+/// Needs root, and takes three seconds a flap: `CLOCHER_LINK=namespaces`, `CLOCHER_FLAPS` (100).
+#[test]
+fn a_router_that_swallows_packets_costs_no_reading() {
+    if std::env::var("CLOCHER_LINK").as_deref() != Ok("namespaces") {
+        return;
+    }
+    let flaps: u64 = std::env::var("CLOCHER_FLAPS").ok().and_then(|flaps| flaps.parse().ok()).unwrap_or(100);
+    let (peer, witness) = ("central", "witness");
+    let village = Village::new(&[peer, witness]);
+    village.configure(&[peer, witness], GATEWAY_ADDRESS);
+    let network = Network::new();
+    let binary = env!("CARGO_BIN_EXE_clocher");
+    let mut command = network.command(GATEWAY, binary);
+    command.arg("run").arg("--config").arg(village.config());
+    let gateway = Running::start(command);
+    let (peers, broker) = (gateway.address("Peers may pull"), gateway.address("Broker ready"));
+
+    let mut device = network.command(GATEWAY, "mosquitto_pub");
+    device.args(["-h", "127.0.0.1", "-p", &broker.port().to_string(), "-u", "sensor", "-P", "a long enough secret"]);
+    let mut device =
+        device.args(["-q", "1", "-t", "sensors/count", "-l"]).stdin(Stdio::piped()).spawn().expect("mosquitto-clients");
+    let mut numbers = device.stdin.take().expect("piped");
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let counting = std::thread::spawn(move || {
+        let mut count = 0_u64;
+        while !stopped.load(Ordering::SeqCst) {
+            writeln!(numbers, "{count}").expect("the device lives");
+            count += 1;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        count
+    });
+
+    let mut command = village.pull(network.command(CENTRAL, binary), peer, peers);
+    command.args(["--follow", "--limit", "100", "--wait", "2", "--silence", "1.5", "--longest-pause", "0.5"]);
+    let central = Running::start(command);
+    let length = || std::fs::metadata(village.output(peer)).map_or(0, |file| file.len());
+    let mut dice = Dice(77);
+    for n in 0..flaps {
+        flap(&network, &mut dice);
+        let (before, since) = (length(), std::time::Instant::now());
+        while length() == before {
+            assert!(since.elapsed() < Duration::from_secs(60), "nothing comes after flap {n}:\n{}", central.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    let counted = counting.join().expect("no panic");
+    assert!(device.wait().expect("it ends").success());
+    central.kill();
+    let pull_all = |peer: &str| {
+        let done = village.pull(network.command(CENTRAL, binary), peer, peers).output().expect("the binary starts");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        rows(&village.output(peer))
+    };
+    let (produced, pulled) = (pull_all(witness), pull_all(peer));
+    same(peer, &pulled, &produced);
+    all_is_there(&produced, &(0..counted).collect());
+    println!("{flaps} flaps, {counted} readings produced, all in the file, in order, once");
 }
