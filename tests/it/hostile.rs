@@ -105,7 +105,7 @@ impl Siege<'_> {
         assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "{what}");
         let resident = self.resident();
         self.most = self.most.max(resident);
-        println!(
+        eprintln!(
             "{:.1?} {what}: {} kB more, slowest message {:?}",
             self.begun.elapsed(),
             resident.saturating_sub(self.before) / 1_000,
@@ -299,7 +299,7 @@ async fn greedy_and_hostile_peers_cost_bounded_memory_and_never_stop_measuring()
     siege.stands("heads that drip").await;
 
     let slowest = siege.metronome.slowest();
-    println!("at most {} kB more; slowest message {slowest:?}", siege.most.saturating_sub(siege.before) / 1_000);
+    eprintln!("at most {} kB more; slowest message {slowest:?}", siege.most.saturating_sub(siege.before) / 1_000);
     assert!(
         siege.most <= siege.before + MAY_COST,
         "{} kB before, {} kB at most",

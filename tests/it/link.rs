@@ -392,7 +392,7 @@ async fn a_thousand_cuts_lose_nothing_and_repeat_nothing() {
     let seen: BTreeSet<Cut> = kinds.iter().flat_map(|kinds| kinds.lock().expect("whole").clone()).collect();
     assert_eq!(seen, BTreeSet::from(CUT_KINDS));
     assert!(restarts >= 3 && deaths.iter().sum::<u64>() >= 10, "{restarts} restarts, {deaths:?} deaths");
-    println!(
+    eprintln!(
         "{CUTS} cuts, {failures} failures overcome inside, {restarts} kills of the gateway, {deaths:?} of pullers; \
          {} readings produced, {} acknowledged to the device, in each of {} files",
         produced.len(),
@@ -565,5 +565,5 @@ fn a_router_that_swallows_packets_costs_no_reading() {
     let (produced, pulled) = (pull_all(witness), pull_all(peer));
     same(peer, &pulled, &produced);
     all_is_there(&produced, &(0..counted).collect());
-    println!("{flaps} flaps, {counted} readings produced, all in the file, in order, once");
+    eprintln!("{flaps} flaps, {counted} readings produced, all in the file, in order, once");
 }

@@ -20,6 +20,7 @@ use clocher::{
     serve::Connection,
     store::{Archive, Bucket, Gap, Keep, MemoryKeep, Page, PageRequest, StoreError, StoreFigures},
     supervisor::Supervisor,
+    traffic::Traffic,
 };
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
@@ -983,6 +984,19 @@ async fn an_old_value_is_said_to_be_old() {
     hall.time.advance(1_000);
     let page = mayor.get("/").await.read();
     assert!(page.contains("Valeur ancienne : plus de nouvelles il y a 31 s"), "{page}");
+}
+
+#[tokio::test]
+async fn the_register_says_what_the_month_has_used_of_the_link() {
+    let hall = Hall::called("Aigues-Vives", |ground| {
+        let (keep, clock, zone) = (ground.keep.clone(), ground.clock.clone(), ground.time_zone.clone());
+        let traffic = Traffic::open(keep, clock, zone, Some(500_000_000));
+        traffic.counters().sent(123_000_000);
+        ground.traffic = Some(Arc::new(traffic));
+    });
+    let mut mayor = hall.mayor().await;
+    let page = mayor.get("/access").await.text().replace(['\u{a0}', '\u{202f}'], " ");
+    assert!(page.contains("Ce mois-ci : 123,0 Mo sur 500,0 Mo."), "{page}");
 }
 
 #[tokio::test]
