@@ -4,7 +4,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, IsTerminal, Write},
     net::{SocketAddr, TcpListener},
@@ -39,7 +39,9 @@ use crate::{
     signals::Signals,
     store::{Archive, Keep},
     supervisor::{Fall, Stage, Supervisor, chain},
-    tls, vouch, watch,
+    tls,
+    traffic::Traffic,
+    vouch, watch,
 };
 
 /// Batches that may wait between the drivers and the store before the drivers are slowed.
@@ -245,6 +247,8 @@ pub fn start(settings: Settings<Device>, faults: &[(String, String)], instead: I
     gateway.keep_time();
     let pins = instead.pins.or_else(|| open_pins(&settings, &gateway.board));
     let commune = settings.commune;
+    let alarms = settings.watch.contacts.keys().cloned().collect();
+    let traffic = settings.peers.as_ref().map(|peers| gateway.meter(peers, &commune));
     let announcer = settings
         .announce
         .map(|announce| announce::start(announce, gateway.ground_of_announce(pins.clone(), commune.time_zone.clone())));
@@ -256,10 +260,14 @@ pub fn start(settings: Settings<Device>, faults: &[(String, String)], instead: I
         configuration_faults: faults.iter().map(|(place, fault)| format!("{place}, {fault}")).collect(),
         announcer: announcer.clone(),
         demonstration: instead.demonstration,
+        traffic: traffic.clone(),
         ..gateway.ground_of_panel(&commune, called)
     };
     gateway.panel = gateway.start_panel(settings.panel, panel)?;
-    gateway.peers = settings.peers.and_then(|peers| gateway.start_peers(peers, gateway.ground_of_peers(&commune)));
+    gateway.peers = settings
+        .peers
+        .zip(traffic)
+        .and_then(|(peers, traffic)| gateway.start_peers(peers, gateway.ground_of_peers(&commune, traffic, alarms)));
     let inbox = Arc::new(Inbox { topics, intake });
     gateway.broker = settings.broker.and_then(|broker| gateway.start_broker(broker, inbox, announcer));
     Ok(gateway)
@@ -549,11 +557,18 @@ impl Gateway {
             supervisor: self.supervisor.clone(),
             configuration_faults: Vec::new(),
             demonstration: None,
+            traffic: None,
             stop: self.supervisor.stop_of(Stage::Panel),
         }
     }
 
-    fn ground_of_peers(&self, commune: &Commune) -> peers::Ground {
+    /// What the link to the central servers carries.
+    fn meter(&self, peers: &PeersSettings, commune: &Commune) -> Arc<Traffic> {
+        let (keep, clock) = (Arc::clone(&self.keep), self.clock.clone());
+        Arc::new(Traffic::open(keep, clock, commune.time_zone.clone(), peers.monthly_budget))
+    }
+
+    fn ground_of_peers(&self, commune: &Commune, traffic: Arc<Traffic>, alarms: BTreeSet<PointId>) -> peers::Ground {
         peers::Ground {
             supervisor: self.supervisor.clone(),
             board: self.board.clone(),
@@ -561,6 +576,8 @@ impl Gateway {
             live: self.live.clone(),
             archive: Arc::clone(&self.archive),
             keep: Arc::clone(&self.keep),
+            traffic,
+            alarms,
             commune: commune.name.clone(),
             gateway: commune.gateway.clone(),
         }

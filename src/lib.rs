@@ -32,6 +32,7 @@ pub mod signals;
 pub mod store;
 pub mod supervisor;
 pub mod tls;
+pub mod traffic;
 pub mod vouch;
 
 // Parts: none knows another.

@@ -1,6 +1,6 @@
 //! The `[peers]` block: who may pull readings, with which certificate, and what.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use super::{Block, ByteSize, Field, Presence};
 use crate::reading::Sharing;
@@ -50,6 +50,13 @@ pub const FIELDS: &[Field] = &[
         doc: "A central server that has not pulled for so long is shown as absent.",
     },
     Field {
+        name: "monthly_budget",
+        expects: "a size between \"10 MB\" and \"1000 GB\"",
+        presence: Presence::Optional,
+        doc: "What the central servers may take and send in a calendar month. Beyond it readings wait in the gateway until \
+              the month ends; alarms still leave. Without it the month is counted and shown, not limited.",
+    },
+    Field {
         name: "peer",
         expects: "blocks, written [[peers.peer]]",
         presence: Presence::Optional,
@@ -79,6 +86,10 @@ pub const PEER_FIELDS: &[Field] = &[
     },
 ];
 
+/// What the configuration takes of each size.
+const PAGES: RangeInclusive<u64> = 16 << 10..=16 << 20;
+const BUDGETS: RangeInclusive<u64> = 10_000_000..=1_000_000_000_000;
+
 const CLASSES: &[(&str, Sharing)] =
     &[("public", Sharing::Public), ("internal", Sharing::Internal), ("personal", Sharing::Personal)];
 
@@ -97,6 +108,8 @@ pub struct PeersSettings {
     pub page_bytes: usize,
     /// A peer that has not pulled for so long is absent.
     pub absent_after: Duration,
+    /// What may go over the link in a calendar month, both ways, in bytes.
+    pub monthly_budget: Option<u64>,
     /// Who may pull. Names are unique.
     pub peers: Vec<PeerSettings>,
 }
@@ -116,7 +129,9 @@ impl PeersSettings {
     /// Reads the block; `None` when a fault leaves nothing to start with. A faulty peer is left out, the others serve.
     pub fn read(block: &Block<'_>) -> Option<Self> {
         block.only(&[FIELDS]);
-        let [listen, certificate, key, authority, revoked, page_bytes, absent_after, _] = FIELDS else { return None };
+        let [listen, certificate, key, authority, revoked, page_bytes, absent_after, budget, _] = FIELDS else {
+            return None;
+        };
         let peers = read_peers(block);
         let identity = match (block.get(certificate), block.get(key)) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
@@ -125,7 +140,11 @@ impl PeersSettings {
             (None, Some(_)) => return lone(block, "key", "certificate"),
         };
         let (listen, authority) = (block.get(listen), block.get(authority));
-        let (revoked, page_bytes) = (block.get(revoked), read_page_bytes(block, page_bytes));
+        let (revoked, page_bytes) = (block.get(revoked), size_within(block, page_bytes, PAGES));
+        let monthly_budget = size_within(block, budget, BUDGETS);
+        if block.has(budget.name) && monthly_budget.is_none() {
+            return None;
+        }
         let absent_after =
             block.duration_within(absent_after, Duration::from_secs(60), Duration::from_secs(90 * 86_400));
         Some(Self {
@@ -133,8 +152,9 @@ impl PeersSettings {
             identity,
             authority: authority?,
             revoked,
-            page_bytes: page_bytes?,
+            page_bytes: usize::try_from(page_bytes?).ok()?,
             absent_after: absent_after?,
+            monthly_budget,
             peers,
         })
     }
@@ -145,14 +165,13 @@ fn lone(block: &Block<'_>, there: &str, missing: &str) -> Option<PeersSettings> 
     None
 }
 
-fn read_page_bytes(block: &Block<'_>, field: &Field) -> Option<usize> {
-    const BOUNDS: std::ops::RangeInclusive<u64> = 16 << 10..=16 << 20;
+fn size_within(block: &Block<'_>, field: &Field, bounds: RangeInclusive<u64>) -> Option<u64> {
     let ByteSize(bytes) = block.get(field)?;
-    if !BOUNDS.contains(&bytes) {
+    if !bounds.contains(&bytes) {
         block.fault(field.name, format!("`{}` is {bytes} bytes, {} was expected", field.name, field.expects));
         return None;
     }
-    usize::try_from(bytes).ok()
+    Some(bytes)
 }
 
 fn read_peers(block: &Block<'_>) -> Vec<PeerSettings> {
@@ -234,7 +253,7 @@ mod tests {
         let settings = settings.expect("read");
         assert_eq!(settings.listen, "0.0.0.0:8444".parse().expect("address"));
         assert_eq!((settings.page_bytes, settings.absent_after), (1 << 20, Duration::from_secs(86_400)));
-        assert_eq!(settings.identity, None);
+        assert_eq!((settings.identity, settings.monthly_budget), (None, None));
         assert_eq!(settings.peers[0].sharing, BTreeSet::from([Sharing::Public, Sharing::Internal]));
     }
 
@@ -261,6 +280,15 @@ mod tests {
             assert!(faults.iter().any(|fault| fault.starts_with(start)), "{start} in {faults:#?}");
         }
         assert_eq!((faults.len(), settings), (starts.len(), None));
+    }
+
+    #[test]
+    fn a_budget_is_a_size_and_one_that_would_stop_everything_at_once_is_a_fault() {
+        let (faults, settings) = read("[peers]\nauthority = \"ca.pem\"\nmonthly_budget = \"500 MB\"\n");
+        assert_eq!((faults.len(), settings.expect("read").monthly_budget), (0, Some(500_000_000)));
+        let (faults, settings) = read("[peers]\nauthority = \"ca.pem\"\nmonthly_budget = \"500 kB\"\n");
+        assert!(faults[0].starts_with("3: `monthly_budget` is 500000 bytes"), "{faults:?}");
+        assert_eq!((faults.len(), settings), (1, None));
     }
 
     #[test]

@@ -46,6 +46,7 @@ use crate::{
     serve,
     store::{Archive, Keep, StoreError},
     supervisor::{Stage, Supervisor},
+    traffic::{Counters, Traffic},
 };
 
 /// What the panel stands on.
@@ -80,6 +81,8 @@ pub struct Ground {
     pub demonstration: Option<Arc<dyn Demonstration>>,
     /// Ends the live streams.
     pub stop: CancellationToken,
+    /// What the link to the central servers has used of the month, where there are any.
+    pub traffic: Option<Arc<Traffic>>,
 }
 
 impl fmt::Debug for Ground {
@@ -209,7 +212,10 @@ pub fn start(
         // Each rise has its own handle on the one listening socket, so that no port is lost between falls.
         let listener = listener.try_clone();
         let (tls, service) = (Arc::clone(&tls), service.clone());
-        async move { Ok(serve::serve(listener?, tls, service, serve::Limits::panel(), stop).await?) }
+        async move {
+            Ok(serve::serve(listener?, tls, service, serve::Limits::panel(), Arc::new(Counters::default()), stop)
+                .await?)
+        }
     });
     Ok(())
 }

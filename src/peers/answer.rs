@@ -1,7 +1,9 @@
 //! Answers as they leave: packed as the client accepts, tagged where they may be asked for again unchanged.
 
+use bytes::Bytes;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::DropGuard;
 use warp::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     reply::Response,
@@ -14,16 +16,32 @@ use crate::reading::{Kind, Point, PointId, Sharing};
 pub(super) struct Sheet {
     pub(super) body: Vec<u8>,
     pub(super) encoding: Encoding,
+    /// There is no more for now.
+    pub(super) complete: bool,
 }
 
 impl Sheet {
-    pub(super) fn into_response(self) -> Response {
-        packed(self.body, self.encoding, "application/x-ndjson", "no-store")
+    /// `sent` fires once the page has been sent, or will not be any more.
+    pub(super) fn into_response(self, sent: DropGuard) -> Response {
+        let body = Bytes::from_owner(Held { body: self.body, _sent: sent });
+        packed(body, self.encoding, "application/x-ndjson", "no-store")
     }
 }
 
-fn packed(body: Vec<u8>, encoding: Encoding, kind: &'static str, cache: &'static str) -> Response {
-    let mut response = Response::new(body.into());
+/// A body that tells when nobody holds it any more.
+struct Held {
+    body: Vec<u8>,
+    _sent: DropGuard,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+fn packed(body: impl Into<Bytes>, encoding: Encoding, kind: &'static str, cache: &'static str) -> Response {
+    let mut response = Response::new(body.into().into());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
@@ -53,7 +71,7 @@ impl Document {
         Self { body, tag: tag(content) }
     }
 
-    pub(super) fn into_response(mut self, asked: &HeaderMap, encoding: Encoding) -> Response {
+    pub(super) fn into_response(mut self, asked: &HeaderMap, encoding: Encoding) -> Result<Response, Refusal> {
         let tag = HeaderValue::from_str(&self.tag).ok();
         let mut response = if known(asked, &self.tag) {
             let mut response = Response::default();
@@ -63,13 +81,13 @@ impl Document {
             self.body.push(b'\n');
             match encoding.apply(self.body) {
                 Ok((encoding, body)) => packed(body, encoding, "application/json", "no-cache"),
-                Err(_) => return Refusal::unavailable().into_response(),
+                Err(_) => return Err(Refusal::unavailable()),
             }
         };
         if let Some(tag) = tag {
             response.headers_mut().insert(header::ETAG, tag);
         }
-        response
+        Ok(response)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     convert::Infallible,
-    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -13,7 +12,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 use warp::{
     Filter,
@@ -25,6 +24,7 @@ use super::{
     Ground,
     absence::Absence,
     answer::{Document, PointTold, Sheet},
+    comeback::Comeback,
     cursor::Cursor,
     encoding::Encoding,
     fetch::View,
@@ -33,8 +33,10 @@ use super::{
     query::{Asked, Query, Range},
     refusal::Refusal,
     register::{Given, Register},
+    tell_budget,
 };
 use crate::{
+    condition::Severity,
     config::peers::{PeerSettings, PeersSettings},
     live::Live,
     reading::{Point, PointId, Sharing},
@@ -48,6 +50,9 @@ use crate::{
 const POLLS_OF_ONE: usize = 4;
 /// Answers being read from the card at once, of all peers, so that measuring keeps its share of the machine.
 const JOBS: usize = 2;
+/// Pages of one peer on their way at once; one more ends the connection of the oldest, which is likely of a link that
+/// was lost unnoticed. Pages are what a peer that never reads would fill the memory with.
+const ANSWERS_OF_ONE: usize = 2;
 /// Longest a request waits for its turn.
 const TURN: Duration = Duration::from_secs(20);
 /// Gaps told at most; the last ones.
@@ -60,6 +65,8 @@ struct Peer {
     points: HashSet<PointId>,
     /// Its long polls, the oldest first; each is ended by its token.
     polls: Mutex<VecDeque<CancellationToken>>,
+    /// Its pages on their way, the oldest first: what fires once each is sent, and what ends its connection.
+    answers: Mutex<VecDeque<(CancellationToken, CancellationToken)>>,
     /// Its turn at the card: one at a time, so that nobody waits behind a greedy one's queue.
     turn: Arc<Semaphore>,
 }
@@ -71,12 +78,13 @@ impl Peer {
             points: points.collect(),
             settings: settings.clone(),
             polls: Mutex::default(),
+            answers: Mutex::default(),
             turn: Arc::new(Semaphore::new(1)),
         }
     }
 
     /// A token that ends a new poll: at the stop, or when there are newer ones enough.
-    fn begin_poll(&self, stop: &CancellationToken) -> tokio_util::sync::DropGuard {
+    fn begin_poll(&self, stop: &CancellationToken) -> DropGuard {
         let token = stop.child_token();
         let mut polls = self.polls.lock().unwrap_or_else(PoisonError::into_inner);
         polls.retain(|poll| !poll.is_cancelled());
@@ -88,6 +96,20 @@ impl Peer {
         polls.push_back(token.clone());
         // Dropped with the poll, whatever ends it, so that it no longer counts.
         token.drop_guard()
+    }
+
+    /// A guard to be dropped once a new page is sent, whose connection `end` ends.
+    fn begin_answer(&self, end: &CancellationToken) -> DropGuard {
+        let sent = CancellationToken::new();
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.retain(|(sent, _)| !sent.is_cancelled());
+        if answers.len() >= ANSWERS_OF_ONE
+            && let Some((_, end)) = answers.pop_front()
+        {
+            end.cancel();
+        }
+        answers.push_back((sent.clone(), end.clone()));
+        sent.drop_guard()
     }
 }
 
@@ -113,6 +135,7 @@ pub(super) fn routes(
     let points = warp::path!("v1" / "points").map(|| Resource::Points);
     let gaps = warp::path!("v1" / "gaps").map(|| Resource::Gaps);
     let health = warp::path!("v1" / "health").map(|| Resource::Health);
+    let comeback = Comeback::of(&api.ground.archive.identity());
     let resource = observations.or(points).unify().or(gaps).unify().or(health).unify();
     resource
         .and(warp::method())
@@ -124,12 +147,12 @@ pub(super) fn routes(
             async move {
                 let request = Request { resource, query, headers, connection };
                 let answered = if method == Method::GET { api.answer(request).await } else { Err(Refusal::method()) };
-                answered.unwrap_or_else(Refusal::into_response)
+                answered.unwrap_or_else(|refusal| refusal.into_response(comeback))
             }
         })
-        .recover(|rejection: warp::Rejection| async move {
+        .recover(move |rejection: warp::Rejection| async move {
             let refusal = if rejection.is_not_found() { Refusal::path() } else { Refusal::query("not understood") };
-            Ok::<_, Infallible>(refusal.into_response())
+            Ok::<_, Infallible>(refusal.into_response(comeback))
         })
         .unify()
 }
@@ -149,6 +172,7 @@ pub(super) struct Api {
     jobs: Arc<Semaphore>,
     register: Register,
     absence: Arc<Absence>,
+    comeback: Comeback,
     stop: CancellationToken,
 }
 
@@ -162,12 +186,14 @@ impl Api {
     ) -> Self {
         let peers = settings.peers.iter().map(|peer| Arc::new(Peer::new(peer, &ground.live))).collect();
         let (page_bytes, jobs) = (settings.page_bytes, Arc::new(Semaphore::new(JOBS)));
-        Self { ground, page_bytes, peers, jobs, register, absence, stop }
+        let comeback = Comeback::of(&ground.archive.identity());
+        Self { ground, page_bytes, peers, jobs, register, absence, comeback, stop }
     }
 
     /// Writes down what is not yet on the card.
     pub(super) fn flush(&self) {
         self.register.flush();
+        self.ground.traffic.flush();
     }
 
     async fn answer(self: Arc<Self>, request: Request) -> Result<Response, Refusal> {
@@ -176,7 +202,7 @@ impl Api {
         let encoding = Encoding::choose(accepted);
         if let Resource::Observations = request.resource {
             let query = Query::read(&request.query)?;
-            return self.observations(peer, query, encoding, request.connection.address.ip()).await;
+            return self.observations(peer, query, encoding, request.connection).await;
         }
         if !request.query.is_empty() {
             return Err(Refusal::query("this path takes no query"));
@@ -188,7 +214,7 @@ impl Api {
             warn!(%error, "Answer not written");
             Refusal::unavailable()
         })?;
-        Ok(told.into_response(&request.headers, encoding))
+        told.into_response(&request.headers, encoding)
     }
 
     /// Whom the certificate names.
@@ -231,17 +257,47 @@ impl Api {
         peer: Arc<Peer>,
         query: Query,
         encoding: Encoding,
-        address: IpAddr,
+        connection: Connection,
     ) -> Result<Response, Refusal> {
         self.absence.heard(&peer.settings.name);
-        let pull = Pull { peer: Arc::clone(&peer), query, encoding, address };
-        match query.what {
-            Asked::Again(range) => {
-                let sheet = self.in_turn(&peer, move |api| api.again(&pull, range)).await?;
-                Ok(sheet.into_response())
-            }
-            Asked::After { cursor, wait } => self.after(pull, cursor, wait).await,
+        let only = self.within_budget(&peer, query.what)?;
+        let pull = Pull { peer: Arc::clone(&peer), query, encoding, connection };
+        let asked = pull.clone();
+        let sheet = match query.what {
+            Asked::Again(range) => self.in_turn(&peer, move |api| api.again(&asked, range)).await?,
+            Asked::Newest { before } => self.in_turn(&peer, move |api| api.newest(&asked, only, before)).await?,
+            Asked::After { cursor, wait } => return self.after(pull, cursor, wait).await,
+        };
+        Ok(pull.send(sheet))
+    }
+
+    /// Once the month's budget is spent only alarms leave: the points whose readings are, when these are asked for;
+    /// `None` while there is no such limit.
+    fn within_budget(&self, peer: &Peer, asked: Asked) -> Result<Option<HashSet<PointId>>, Refusal> {
+        let used = self.ground.traffic.used();
+        if !used.is_spent() {
+            return Ok(None);
         }
+        tell_budget(&self.ground);
+        match asked {
+            Asked::Newest { .. } => Ok(Some(self.alarms(peer))),
+            _ => Err(Refusal::budget(used, self.ground.traffic.until_next_month())),
+        }
+    }
+
+    /// Contacts that are an alarm by configuration, and what open conditions of severity alarm name: a point, or a device
+    /// by the beginning of its points' names.
+    fn alarms(&self, peer: &Peer) -> HashSet<PointId> {
+        let open = self.ground.board.open();
+        let alarms: Vec<_> = open.iter().filter(|condition| condition.severity == Severity::Alarm).collect();
+        let named = |point: &PointId| {
+            alarms.iter().any(|alarm| {
+                let rest = point.as_str().strip_prefix(alarm.subject.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            })
+        };
+        let is_alarm = |point: &&PointId| self.ground.alarms.contains(*point) || named(point);
+        peer.points.iter().filter(is_alarm).cloned().collect()
     }
 
     /// Waits for news, then tells it. An empty page is told when there was none in time, at stop, or when the peer has
@@ -257,7 +313,14 @@ impl Api {
             let ended = poll.as_ref().is_none_or(|poll| poll.token().is_cancelled());
             let (asking, last_try) = (pull.clone(), ended || Instant::now() >= deadline);
             match self.in_turn(&peer, move |api| api.next(&asking, after, last_try)).await? {
-                Next::Sheet(sheet) => return Ok(sheet.into_response()),
+                Next::Sheet(sheet) => {
+                    let hint = (sheet.complete && wait.is_zero()).then(|| self.comeback.end());
+                    let mut response = pull.send(sheet);
+                    if let Some(seconds) = hint {
+                        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+                    }
+                    return Ok(response);
+                }
                 Next::Nothing(reached) => after = reached,
             }
             let Some(end) = poll.as_ref().map(|poll| poll.token()) else { continue };
@@ -313,6 +376,13 @@ impl Api {
         )
     }
 
+    fn newest(&self, pull: &Pull, only: Option<HashSet<PointId>>, before: u64) -> Result<Sheet, StoreError> {
+        let points = only.as_ref().unwrap_or(&pull.peer.points);
+        let fetch = |view: View<'_>| Ok(View { points, ..view }.newest(before, pull.query.limit));
+        let page = fetch(self.view(pull))?;
+        self.sheet(pull, page, fetch, |next, complete| json!({"before": next, "complete": complete}))
+    }
+
     fn view<'a>(&'a self, pull: &'a Pull) -> View<'a> {
         let points = &pull.peer.points;
         View { archive: self.ground.archive.as_ref(), clock: &self.ground.clock, points, upto: u64::MAX }
@@ -347,7 +417,7 @@ impl Api {
             let complete = page.complete && whole && !shortened;
             lines.extend_from_slice(format!("{}\n", last_line(next, complete)).as_bytes());
             let (encoding, body) = pull.encoding.apply(lines).map_err(|error| StoreError::new("pack a page", error))?;
-            return Ok(Sheet { body, encoding });
+            return Ok(Sheet { body, encoding, complete });
         }
     }
 
@@ -378,7 +448,7 @@ struct Pull {
     peer: Arc<Peer>,
     query: Query,
     encoding: Encoding,
-    address: IpAddr,
+    connection: Connection,
 }
 
 impl Pull {
@@ -387,9 +457,16 @@ impl Pull {
             Entry::Reading(stored) => Some(stored.seq),
             Entry::Gap(_) => None,
         });
-        let readings = numbers.next().map(|first| numbers.fold((first, first, 1), |(f, _, n), seq| (f, seq, n + 1)));
-        let again = matches!(self.query.what, Asked::Again(_));
-        Given { peer: &self.peer.settings.name, address: self.address, readings, again }
+        let first = numbers.next();
+        let readings = first.map(|first| {
+            numbers.fold((first, first, 1), |(low, high, count), seq| (low.min(seq), high.max(seq), count + 1))
+        });
+        let again = !matches!(self.query.what, Asked::After { .. });
+        Given { peer: &self.peer.settings.name, address: self.connection.address.ip(), readings, again }
+    }
+
+    fn send(&self, sheet: Sheet) -> Response {
+        sheet.into_response(self.peer.begin_answer(&self.connection.end))
     }
 }
 

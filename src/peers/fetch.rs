@@ -1,6 +1,6 @@
 //! What a peer gets of the archive: its points only, page by page. Blocking; called off the async threads.
 
-use std::{collections::HashSet, ops::RangeInclusive};
+use std::{cmp::Reverse, collections::HashSet, ops::RangeInclusive};
 
 use super::query::Range;
 use crate::{
@@ -38,6 +38,17 @@ impl View<'_> {
             Range::Numbers { from, to } => self.look(from.saturating_sub(1), to, limit, |_| true),
             Range::Times { from_ms, to_ms, resume } => self.times(from_ms, to_ms, resume, limit),
         }
+    }
+
+    /// The newest reading of each point numbered below `before`, the latest first.
+    pub(crate) fn newest(&self, before: u64, limit: usize) -> Page {
+        let mut newest = self.archive.latest();
+        newest.retain(|stored| stored.seq < before && self.points.contains(&stored.reading.point));
+        newest.sort_unstable_by_key(|stored| Reverse(stored.seq));
+        let complete = newest.len() <= limit;
+        newest.truncate(limit);
+        let next = newest.last().map_or(0, |stored| stored.seq);
+        Page { entries: newest.into_iter().map(Entry::Reading).collect(), next, complete }
     }
 
     fn times(&self, from_ms: i64, to_ms: i64, resume: Option<u64>, limit: usize) -> Result<Page, StoreError> {

@@ -9,6 +9,7 @@ use crate::{
     clock::Source,
     condition::{Condition, Severity},
     supervisor::Health,
+    traffic::Used,
 };
 
 /// Units named at most; a hall has a dozen.
@@ -29,6 +30,16 @@ pub(crate) struct Digest {
     store: Store,
     conditions: Conditions,
     units: Units,
+    traffic: Month,
+}
+
+/// What the month has used of the link, in bytes.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Month {
+    month: Option<String>,
+    bytes: u64,
+    budget: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -91,6 +102,7 @@ impl Digest {
             },
             conditions: Conditions::of(&ground.board.open()),
             units: Units::of(&ground.supervisor.health()),
+            traffic: Month::of(ground.traffic.used()),
         }
     }
 
@@ -100,7 +112,15 @@ impl Digest {
         value["uptimeS"] = 0.into();
         value["clock"]["now"] = 0.into();
         value["clock"]["errorMs"] = 0.into();
+        value["traffic"]["bytes"] = 0.into();
         serde_json::to_vec(&value)
+    }
+}
+
+impl Month {
+    fn of(used: Used) -> Self {
+        let month = used.month.map(|first| format!("{:04}-{:02}", first.year(), first.month()));
+        Self { month, bytes: used.bytes, budget: used.limit }
     }
 }
 

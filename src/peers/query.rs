@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use super::{cursor::Cursor, page::Format, refusal::Refusal};
 
-const KEYS: &[&str] = &["after", "limit", "wait", "format", "from", "to", "continue"];
+const KEYS: &[&str] = &["after", "limit", "wait", "format", "from", "to", "continue", "order", "before"];
 /// Readings a page holds unless asked otherwise, and at most.
 const USUAL_LIMIT: usize = 5_000;
 const LARGEST_LIMIT: usize = 20_000;
@@ -27,6 +27,8 @@ pub(crate) enum Asked {
     After { cursor: Option<Cursor>, wait: Duration },
     /// A range once more; no cursor moves.
     Again(Range),
+    /// The newest reading of each point, below a number; no cursor moves.
+    Newest { before: u64 },
 }
 
 /// Bounds, both included.
@@ -68,6 +70,9 @@ impl Query {
 
 impl Asked {
     fn read<'a>(get: &impl Fn(&str) -> Option<&'a str>) -> Result<Self, Refusal> {
+        if let Some(newest) = Self::newest(get)? {
+            return Ok(newest);
+        }
         let range = (bound(get("from"), "from")?, bound(get("to"), "to")?);
         let resume = whole(get("continue"), "continue")?;
         if let (None, None) = range {
@@ -83,6 +88,20 @@ impl Asked {
             return Err(Refusal::query("a range (`from`, `to`) goes without `after` and `wait`"));
         }
         Range::new(range, resume).map(Self::Again)
+    }
+
+    /// `order=newest`, which goes with none of the other ways.
+    fn newest<'a>(get: &impl Fn(&str) -> Option<&'a str>) -> Result<Option<Self>, Refusal> {
+        let before = whole(get("before"), "before")?;
+        match get("order") {
+            None if before.is_some() => Err(Refusal::query("`before` goes on with `order=newest`")),
+            None | Some("seq") => Ok(None),
+            Some("newest") if ["after", "wait", "from", "to", "continue"].iter().any(|key| get(key).is_some()) => {
+                Err(Refusal::query("`order=newest` goes with `before`, `limit` and `format` only"))
+            }
+            Some("newest") => Ok(Some(Self::Newest { before: before.unwrap_or(u64::MAX) })),
+            Some(_) => Err(Refusal::query("`order` must be seq or newest")),
+        }
     }
 }
 
@@ -164,6 +183,14 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_is_asked_for_by_itself() {
+        let of = |pairs: &[(&str, &str)]| read(pairs).map(|query| query.what);
+        assert_eq!(of(&[("order", "newest")]), Ok(Asked::Newest { before: u64::MAX }));
+        assert_eq!(of(&[("order", "newest"), ("before", "7")]), Ok(Asked::Newest { before: 7 }));
+        assert_eq!(of(&[("order", "seq")]), Ok(Asked::After { cursor: None, wait: Duration::ZERO }));
+    }
+
+    #[test]
     fn a_query_that_makes_no_sense_is_refused_and_says_why() {
         let wrong: &[(&[(&str, &str)], &str)] = &[
             (&[("afer", "x")], "`afer` is not one of"),
@@ -177,6 +204,11 @@ mod tests {
             (&[("from", "yesterday")], "such as"),
             (&[("from", "1"), ("wait", "5")], "goes without"),
             (&[("continue", "1")], "goes on with a range"),
+            (&[("order", "oldest")], "seq or newest"),
+            (&[("order", "newest"), ("wait", "5")], "`before`, `limit` and `format` only"),
+            (&[("order", "newest"), ("from", "5")], "`before`, `limit` and `format` only"),
+            (&[("before", "5")], "goes on with `order=newest`"),
+            (&[("order", "newest"), ("before", "x")], "whole number"),
         ];
         for (pairs, why) in wrong {
             let told = read(pairs).expect_err("refused");

@@ -10,7 +10,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "ground",
         fellows: true,
-        modules: &["config", "live", "port", "serve", "signals", "store", "supervisor", "tls", "vouch"],
+        modules: &["config", "live", "port", "serve", "signals", "store", "supervisor", "tls", "traffic", "vouch"],
     },
     Layer {
         name: "part",

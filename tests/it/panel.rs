@@ -20,6 +20,7 @@ use clocher::{
     serve::Connection,
     store::{Archive, Bucket, Gap, Keep, MemoryKeep, Page, PageRequest, StoreError, StoreFigures},
     supervisor::Supervisor,
+    traffic::Traffic,
 };
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
@@ -277,6 +278,7 @@ impl Hall {
             configuration_faults: Vec::new(),
             demonstration: Some(Arc::new(LastOutage)),
             stop: stop.clone(),
+            traffic: None,
         };
         change(&mut ground);
         let site = panel::routes(Arc::new(ground));
@@ -367,7 +369,11 @@ impl Browser<'_> {
             request = request.header(name, value);
         }
         let mut request = request.body(Full::new(Bytes::from(body))).expect("a request");
-        request.extensions_mut().insert(Connection { address: self.address, certificate: None });
+        request.extensions_mut().insert(Connection {
+            address: self.address,
+            certificate: None,
+            end: CancellationToken::new(),
+        });
         let service = TowerToHyperService::new(warp::service(self.hall.site.clone()));
         let (parts, body) = service.call(request).await.expect("infallible").into_parts();
         let body = body.collect().await.expect("a body").to_bytes();
@@ -978,6 +984,19 @@ async fn an_old_value_is_said_to_be_old() {
     hall.time.advance(1_000);
     let page = mayor.get("/").await.read();
     assert!(page.contains("Valeur ancienne : plus de nouvelles il y a 31 s"), "{page}");
+}
+
+#[tokio::test]
+async fn the_register_says_what_the_month_has_used_of_the_link() {
+    let hall = Hall::called("Aigues-Vives", |ground| {
+        let (keep, clock, zone) = (ground.keep.clone(), ground.clock.clone(), ground.time_zone.clone());
+        let traffic = Traffic::open(keep, clock, zone, Some(500_000_000));
+        traffic.counters().sent(123_000_000);
+        ground.traffic = Some(Arc::new(traffic));
+    });
+    let mut mayor = hall.mayor().await;
+    let page = mayor.get("/access").await.text().replace(['\u{a0}', '\u{202f}'], " ");
+    assert!(page.contains("Ce mois-ci : 123,0 Mo sur 500,0 Mo."), "{page}");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use crate::{
         language::Words,
         visit::Visit,
     },
+    traffic::Used,
 };
 
 /// Written by the pull listener: the key is a big-endian counter, so that records are in order of time.
@@ -30,6 +31,8 @@ struct Access {
     peers: Vec<Peer>,
     newer: Option<usize>,
     older: Option<usize>,
+    /// What the month has used of the link.
+    month: Option<String>,
 }
 
 /// A record as the listener writes it.
@@ -81,6 +84,7 @@ pub(crate) async fn show(visit: Arc<Visit>) -> Result<Answer, Problem> {
         peers: peers(&records, ground, words),
         newer: page.checked_sub(1),
         older: (records.len() > (page + 1) * ON_A_PAGE).then_some(page + 1),
+        month: ground.traffic.as_ref().map(|traffic| month(traffic.used(), words)),
     })
 }
 
@@ -104,6 +108,15 @@ fn row(record: &Record, ground: &Ground, words: &Words) -> Row {
             ],
         ),
     }
+}
+
+/// `Ce mois-ci : 123 Mo sur 500 Mo`.
+fn month(used: Used, words: &Words) -> String {
+    let shown = format::bytes(used.bytes, words);
+    let Some(limit) = used.limit else { return words.say_with("access-month", &[("used", shown.into())]) };
+    let limit = format::bytes(limit, words);
+    let message = if used.is_spent() { "access-month-spent" } else { "access-month-of" };
+    words.say_with(message, &[("used", shown.into()), ("limit", limit.into())])
 }
 
 /// One moment, or from when to when.
