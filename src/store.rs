@@ -180,6 +180,17 @@ pub trait Archive: Send + Sync {
     fn gaps(&self) -> Vec<Gap>;
     /// Figures about the store.
     fn figures(&self) -> StoreFigures;
+    /// Erases a point's readings for good: all of them or, with `before_ms`, those dated before that wall time in
+    /// milliseconds since 1970 (what cannot be dated stays). Gives how many readings were erased; their numbers become
+    /// gaps of cause [`Cause::Erased`]. On the card when it returns; resumed at the next start if it is interrupted.
+    /// May take minutes on a large store, while readings keep coming in.
+    ///
+    /// # Errors
+    /// When the card refuses, or for an archive that can only be read.
+    fn erase(&self, point: &PointId, before_ms: Option<i64>) -> Result<u64, StoreError> {
+        let _ = before_ms;
+        Err(StoreError { doing: format!("erase readings of {point}: this archive can only be read"), source: None })
+    }
 }
 
 /// Keys and values of a table.
