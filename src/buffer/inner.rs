@@ -31,7 +31,7 @@ use crate::{
     clock::{Clock, Sample, Stamp},
     condition::{Board, Code},
     reading::{PointId, Reading, Stored},
-    store::{Archive, Bucket, Cause, Entry, Gap, Keep, Page, PageRequest, StoreError, StoreFigures},
+    store::{Archive, Bucket, Cause, Entry, Gap, Keep, Page, PageRequest, SetAside, StoreError, StoreFigures},
     supervisor::chain,
 };
 
@@ -547,6 +547,10 @@ impl Archive for Inner {
 
     fn gaps(&self) -> Vec<Gap> {
         self.read().gaps.all().cloned().collect()
+    }
+
+    fn set_aside(&self) -> Vec<SetAside> {
+        self.aside.list()
     }
 
     fn figures(&self) -> StoreFigures {

@@ -12,7 +12,10 @@ use super::{
     database::{folder_size, sync_folder},
     segment::{Beside, Segment, SegmentFault, short},
 };
-use crate::{reading::Reading, store::StoreError};
+use crate::{
+    reading::Reading,
+    store::{SetAside, StoreError},
+};
 
 /// Set-aside folders kept at most; the oldest go first.
 const MOST_ASIDE: usize = 8;
@@ -61,6 +64,16 @@ impl Aside {
         let mut places = entries.map(|entry| entry.path()).collect::<Vec<_>>();
         places.sort();
         places
+    }
+
+    /// What lies here, the oldest first.
+    pub(super) fn list(&self) -> Vec<SetAside> {
+        let told = |place: PathBuf| {
+            let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let file = fs::metadata(&place).ok().filter(fs::Metadata::is_file);
+            SetAside { name, bytes: file.map_or_else(|| folder_size(&place), |file| file.len()) }
+        };
+        self.places().into_iter().map(told).collect()
     }
 
     /// Makes room; false when there is nothing to drop.
