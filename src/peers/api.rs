@@ -36,6 +36,7 @@ use super::{
 };
 use crate::{
     config::peers::{PeerSettings, PeersSettings},
+    consent::Consents,
     live::Live,
     reading::{Point, PointId, Sharing},
     serve::Connection,
@@ -56,8 +57,10 @@ const GAPS: usize = 500;
 /// One peer of the configuration.
 struct Peer {
     settings: PeerSettings,
-    /// What it may see.
-    points: HashSet<PointId>,
+    /// What it may always see.
+    open: Arc<HashSet<PointId>>,
+    /// What it may see while somebody consents to it.
+    personal: Vec<PointId>,
     /// Its long polls, the oldest first; each is ended by its token.
     polls: Mutex<VecDeque<CancellationToken>>,
     /// Its turn at the card: one at a time, so that nobody waits behind a greedy one's queue.
@@ -66,13 +69,24 @@ struct Peer {
 
 impl Peer {
     fn new(settings: &PeerSettings, live: &Live) -> Self {
-        let points = live.points().filter(|point| may_see(settings, point)).map(|point| point.id.clone());
+        let shared = live.points().filter(|point| settings.sharing.contains(&point.sharing));
+        let (personal, open): (Vec<&Point>, Vec<&Point>) = shared.partition(|point| point.sharing == Sharing::Personal);
         Self {
-            points: points.collect(),
+            open: Arc::new(open.into_iter().map(|point| point.id.clone()).collect()),
+            personal: personal.into_iter().map(|point| point.id.clone()).collect(),
             settings: settings.clone(),
             polls: Mutex::default(),
             turn: Arc::new(Semaphore::new(1)),
         }
+    }
+
+    /// What it may see now: a consent given or withdrawn counts from the next page.
+    fn points(&self, consents: &Consents) -> Arc<HashSet<PointId>> {
+        let mut consented = self.personal.iter().filter(|point| may_see(&self.settings, point, consents)).peekable();
+        if consented.peek().is_none() {
+            return Arc::clone(&self.open);
+        }
+        Arc::new(self.open.iter().chain(consented).cloned().collect())
     }
 
     /// A token that ends a new poll: at the stop, or when there are newer ones enough.
@@ -91,10 +105,10 @@ impl Peer {
     }
 }
 
-/// By the ethical charter: a personal point leaves only with a recorded consent.
-fn may_see(peer: &PeerSettings, point: &Point) -> bool {
-    let consented = point.sharing != Sharing::Personal || peer.consent.is_some();
-    peer.sharing.contains(&point.sharing) && consented
+/// By the ethical charter: a personal point leaves only with a recorded consent, in the configuration or on the panel,
+/// that nobody has withdrawn since.
+fn may_see(peer: &PeerSettings, personal: &PointId, consents: &Consents) -> bool {
+    consents.allow(personal, &peer.name, peer.consent.is_some())
 }
 
 /// The four resources.
@@ -289,7 +303,8 @@ impl Api {
     }
 
     fn next(&self, pull: &Pull, after: u64, last_try: bool) -> Result<Next, StoreError> {
-        let page = self.view(pull).after(after, pull.query.limit)?;
+        let points = pull.peer.points(&self.ground.consents);
+        let page = self.view(&points).after(after, pull.query.limit)?;
         if page.entries.is_empty() && page.complete && !last_try {
             return Ok(Next::Nothing(page.next));
         }
@@ -302,12 +317,13 @@ impl Api {
     }
 
     fn again(&self, pull: &Pull, range: Range) -> Result<Sheet, StoreError> {
-        let page = self.view(pull).again(range, pull.query.limit)?;
+        let points = pull.peer.points(&self.ground.consents);
+        let page = self.view(&points).again(range, pull.query.limit)?;
         self.sheet(pull, page, |next, complete| json!({"continue": next.saturating_add(1), "complete": complete}))
     }
 
-    fn view<'a>(&'a self, pull: &'a Pull) -> View<'a> {
-        View { archive: self.ground.archive.as_ref(), clock: &self.ground.clock, points: &pull.peer.points }
+    fn view<'a>(&'a self, points: &'a HashSet<PointId>) -> View<'a> {
+        View { archive: self.ground.archive.as_ref(), clock: &self.ground.clock, points }
     }
 
     /// Writes a page down, enters it into the register, packs it.
@@ -329,7 +345,8 @@ impl Api {
     fn tell(&self, resource: Resource, peer: &Peer) -> serde_json::Result<Document> {
         match resource {
             Resource::Points => {
-                let points = self.ground.live.points().filter(|point| peer.points.contains(&point.id));
+                let seen = peer.points(&self.ground.consents);
+                let points = self.ground.live.points().filter(|point| seen.contains(&point.id));
                 Document::new(&json!({"points": points.map(PointTold::new).collect::<Vec<_>>()}))
             }
             Resource::Gaps => {

@@ -50,6 +50,7 @@ use crate::{
     clock::Clock,
     condition::Board,
     config::peers::PeersSettings,
+    consent::Consents,
     live::Live,
     reading::Sharing,
     serve::{Limits, serve},
@@ -77,6 +78,8 @@ pub struct Ground {
     pub archive: Arc<dyn Archive>,
     /// The access register: table `access`.
     pub keep: Arc<dyn Keep>,
+    /// Who agreed to what of personal points.
+    pub consents: Consents,
     /// The gateway's name.
     pub gateway: String,
     /// The commune's name.

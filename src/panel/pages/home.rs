@@ -133,7 +133,7 @@ fn tasks(visit: &Visit) -> Vec<Task> {
     }
     tasks.push(task("/conditions", "look", "task-look", "task-look-about"));
     tasks.push(task("#values", "chart", "task-values", "task-values-about"));
-    tasks.push(task("/access", "share", "task-access", "task-access-about"));
+    tasks.push(task("/data", "share", "task-data", "task-data-about"));
     if visit.may(Act::ManageAccounts) {
         tasks.push(task("/accounts", "people", "task-accounts", "task-accounts-about"));
     } else {
