@@ -406,6 +406,7 @@ impl Gateway {
         let clock = start_clock(settings.clock, &opened);
         let board = Board::new(clock.clone());
         let no_card = unusable.is_some();
+        let records_damaged = opened.findings.iter().any(|finding| finding.detail.starts_with(buffer::RECORDS));
         board.set(Code::StoreRefusesWrites, "store", unusable);
         for finding in &opened.findings {
             match finding.code {
@@ -419,8 +420,8 @@ impl Gateway {
         buffer.start(clock.clone(), board.clone());
         let (archive, keep) = (buffer.archive(), buffer.keep());
         let consents = Consents::open(Arc::clone(&keep), clock.clone());
-        if no_card {
-            // The withdrawals are on the card.
+        if no_card || records_damaged {
+            // Withdrawals may be among what cannot be read.
             consents.doubt();
         }
         Ok(Self {

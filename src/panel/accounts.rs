@@ -59,6 +59,8 @@ pub(crate) enum Act {
     Consent,
     /// Erase readings for good.
     Erase,
+    /// See what tells something about a person.
+    SeePersonal,
 }
 
 impl Role {
@@ -89,6 +91,7 @@ impl Role {
             Act::ManageAccounts => matches!(self, Self::Mayor | Self::Technician),
             Act::Consent => matches!(self, Self::Mayor | Self::Secretary),
             Act::Erase => self == Self::Mayor,
+            Act::SeePersonal => self != Self::Viewer,
         }
     }
 

@@ -5,7 +5,7 @@ use jiff::Zoned;
 use super::{Ground, format, language::Words, partners};
 use crate::{
     clock::Stamp,
-    store::{Cause, Gap},
+    store::{Cause, Gap, StoreFigures},
 };
 
 /// Gaps told one by one; the older ones are summed up.
@@ -44,8 +44,7 @@ pub(crate) struct Missing {
 /// Looks at the store. Reads the card.
 pub(crate) fn kept(ground: &Ground, words: &Words) -> Kept {
     let (archive, figures) = (&ground.archive, ground.archive.figures());
-    let stored =
-        if figures.last_seq == 0 { 0 } else { (figures.last_seq + 1).saturating_sub(figures.first_seq.max(1)) };
+    let stored = stored(&figures, &archive.gaps());
     let erased: u64 = archive.gaps().iter().filter(|gap| gap.cause == Cause::Erased).map(|gap| gap.count).sum();
     let mut lost: Vec<Gap> = archive.gaps().into_iter().filter(|gap| gap.cause != Cause::Erased).collect();
     lost.sort_by_key(|gap| std::cmp::Reverse(gap.first));
@@ -74,6 +73,13 @@ pub(crate) fn kept(ground: &Ground, words: &Words) -> Kept {
         }),
         aside_names: aside.into_iter().map(|one| one.name).collect(),
     }
+}
+
+/// How many readings lie between the first number and the last.
+pub(crate) fn stored(figures: &StoreFigures, gaps: &[Gap]) -> u64 {
+    let missing: u64 = gaps.iter().filter(|gap| gap.first >= figures.first_seq).map(|gap| gap.count).sum();
+    let numbers = (figures.last_seq + 1).saturating_sub(figures.first_seq.max(1));
+    numbers.saturating_sub(missing)
 }
 
 fn since(stored: u64, first: u64, ground: &Ground, words: &Words) -> String {

@@ -47,8 +47,6 @@ pub(crate) fn register(keep: &dyn Keep) -> Result<Vec<Record>, StoreError> {
 /// A central server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Partner {
-    /// The name its certificate carries.
-    pub(crate) name: String,
     /// What people call it.
     pub(crate) label: String,
     /// What it may take, in a sentence; `None` when the configuration no longer names it.
@@ -57,8 +55,8 @@ pub(crate) struct Partner {
     pub(crate) upto: String,
     /// When it last came.
     pub(crate) last: Option<String>,
-    /// All it took, as far as the register goes back.
-    pub(crate) total: String,
+    /// All it took, as far as the register goes back; what it tells itself says more.
+    pub(crate) total: Option<String>,
 }
 
 /// Everybody who may come or has come: those of the configuration first. `records` are newest first. Reads the card.
@@ -77,13 +75,16 @@ fn partner(name: &str, records: &[Record], ground: &Ground, words: &Words) -> Pa
     let own = || records.iter().filter(|record| record.peer == name);
     let last = own().next().map(|record| record.until.unwrap_or(record.at));
     let total = own().fold(0_u64, |total, record| total.saturating_add(record.count));
+    let total = words.count("access-total", total);
+    let told = acknowledged(name, ground).is_some();
+    // Who is no longer let in has not just begun.
+    let upto = if told || settings.is_some() { upto(name, last.is_some(), ground, words) } else { total.clone() };
     Partner {
-        name: name.to_owned(),
         label: called(name, ground),
         may: settings.map(|peer| may(peer, words)),
-        upto: upto(name, last.is_some(), ground, words),
         last: last.map(|at| format::moment(at, &ground.clock, &ground.time_zone, words)),
-        total: words.count("access-total", total),
+        total: (!told && upto != total).then_some(total),
+        upto,
     }
 }
 
@@ -130,9 +131,14 @@ pub(crate) fn class_word(class: Sharing, form: Form) -> &'static str {
     }
 }
 
+/// Up to which number it has said to have everything.
+fn acknowledged(name: &str, ground: &Ground) -> Option<u64> {
+    ground.archive.acknowledged().get(name).copied().filter(|seq| *seq > 0)
+}
+
 /// `A tout reçu jusqu'à 14 h 32.`
 fn upto(name: &str, came: bool, ground: &Ground, words: &Words) -> String {
-    let Some(seq) = ground.archive.acknowledged().get(name).copied().filter(|seq| *seq > 0) else {
+    let Some(seq) = acknowledged(name, ground) else {
         return words.say(if came { "partner-begun" } else { "partner-never" });
     };
     let now = ground.clock.now();

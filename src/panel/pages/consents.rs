@@ -137,10 +137,14 @@ pub(super) fn summary(ground: &Ground, words: &Words) -> String {
     }
     let any_leaves =
         |points: &&Vec<&Point>| asking(ground).any(|peer| points.iter().any(|point| leaves(point, peer, ground)));
-    let leaving = devices.values().filter(any_leaves).count() as u64;
-    let all = words.count("personal-count", devices.len() as u64);
-    let some = words.count("personal-leaving", leaving);
-    format!("{all} {some}")
+    let (all, leaving) = (devices.len() as u64, devices.values().filter(any_leaves).count() as u64);
+    let count = words.count("personal-count", all);
+    let then = match leaving {
+        0 => words.say("personal-none"),
+        leaving if leaving == all => words.count("personal-all", all),
+        leaving => words.count("personal-some", leaving),
+    };
+    format!("{count} {then}")
 }
 
 fn leaves(point: &Point, peer: &PeerSettings, ground: &Ground) -> bool {
@@ -185,10 +189,7 @@ async fn page(visit: &Visit, status: StatusCode, draft: Draft) -> Result<Answer,
             newer: page.checked_sub(1),
             may_record: names,
             is_written: ground.consents.is_written(),
-            draft: Draft {
-                dated: if draft.dated.is_empty() { today(ground).to_string() } else { draft.dated },
-                ..draft
-            },
+            draft,
         },
     )
 }

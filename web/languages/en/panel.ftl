@@ -147,7 +147,7 @@ task-look-about = Breakdowns, leaks, silent devices
 task-values = Read the meters
 task-values-about = Electricity, water, air
 task-data = See where the data goes
-task-data-about = Who receives it, consents, erasing
+task-data-about = Who receives it, with whose consent
 task-accounts = Manage accounts
 task-accounts-about = Who may enter
 task-account = My account
@@ -280,11 +280,11 @@ condition-unit-gave-up-todo = The rest goes on. Unplug the box and plug it in ag
 condition-clock-untrusted-title = The time of the box is not certain
 condition-clock-untrusted-todo = Once the internet link works, the clock sets itself and readings already taken are dated again. Nothing to do unless it lasts more than a day: then call the technician.
 condition-store-damaged-title = The memory of the box was damaged
-condition-store-damaged-todo = What could be saved was. Have the memory card replaced.
+condition-store-damaged-todo = What could be saved was; what is missing is counted under “Data”. A power cut may be enough to cause this. If it happens again, have the card replaced by the technician.
 condition-store-refuses-writes-title = The memory card is full or refuses to write
-condition-store-refuses-writes-todo = Readings wait for a short time only. Call the technician today.
+condition-store-refuses-writes-todo = The box still measures and announces, but cannot keep for long what it measures. Do not switch it off: what waits would be lost. Call the technician today.
 condition-readings-lost-title = Readings were lost
-condition-readings-lost-todo = They will not come back. How many and why is in the particulars; tell the technician.
+condition-readings-lost-todo = They will not come back. How many, when and why: see “Data”. Tell the technician, then press “I have seen it”.
 condition-peer-absent-title = A central server no longer fetches its readings
 condition-peer-absent-todo = Nothing is lost: the readings wait for it here. Tell its operator if it lasts.
 condition-broker-silent-title = The sensors' message service does not answer
@@ -361,7 +361,8 @@ class-count = { $n ->
 classes-hint = Devices are sorted in the settings of the box, with the technician.
 kept-nothing = Nothing is kept yet.
 kept-since = { $count }, the oldest from { $date }.
-kept-size = { $size } used of { $limit } set aside. When room runs short, the oldest go first.
+kept-size = { $size } used of { $limit } set aside.
+kept-oldest-first = When room runs short, readings a server has already received go first, beginning with the oldest.
 kept-aside = { $n ->
     [one] A damaged part of the memory was put aside ({ $size }). The technician can look at it.
    *[other] { $n } damaged parts of the memory were put aside ({ $size }). The technician can look at them.
@@ -404,7 +405,7 @@ access-total = { $n ->
     [one] { $shown } reading in all
    *[other] { $shown } readings in all
 }
-access-hint = A line that grows is written again every ten minutes, to spare the card.
+access-hint = What is being taken now is added here every ten minutes, to spare the card.
 access-register = Register
 access-what = { $n ->
     [0] nothing new
@@ -430,10 +431,14 @@ personal-count = { $n ->
     [one] { $shown } device measures something personal.
    *[other] { $shown } devices measure something personal.
 }
-personal-leaving = { $n ->
-    [0] None of it leaves.
-    [one] The readings of { $shown } leave, with a consent.
-   *[other] The readings of { $shown } leave, with a consent.
+personal-none = None of it leaves.
+personal-all = { $n ->
+    [one] Its readings leave, with a consent.
+   *[other] Their readings leave, with a consent.
+}
+personal-some = { $n ->
+    [one] The readings of one of them leave, with a consent.
+   *[other] The readings of { $shown } of them leave, with a consent.
 }
 flow-leaves = Leaves for { $server }.
 flow-leaves-in-part = Leaves in part for { $server }.
@@ -449,7 +454,7 @@ flow-doubted = The consents on record could not be read again. Record this one a
 consent-give = Record a consent
 consent-give-go = Record the consent
 consent-withdraw = Withdraw the consent
-consent-withdraw-go = Withdraw the consent now
+consent-withdraw-go = Withdraw now
 consent-withdraw-about = Sending stops at once. What has left does not come back: ask whoever received it to erase it.
 consent-noted = The consent is on record. Sending can begin.
 consent-ended = The consent is withdrawn. Nothing leaves any more.
@@ -458,7 +463,7 @@ consent-wrong-paper = Write where the signed paper is, in 200 characters at most
 consent-wrong-purpose = The use is too long: 200 characters at most.
 consent-wrong-date = Choose the day written on the paper. It cannot be in the future.
 consent-wrong-server = Tick at least one server.
-consent-all-points = All the device measures
+consent-all-points = The whole device
 field-person = Who consents
 field-asked-by = Who asks for it
 field-points = For which readings
@@ -481,19 +486,19 @@ record-by = Recorded by { $who }, { $when }
 erase-title = Erasing data
 erase-lead = What is erased does not come back. You will first see what goes; nothing is erased before you confirm.
 erase-choose = What should be erased?
-erase-pick = Choose a device or a reading
+erase-pick = Choose…
 erase-whole-device = { $device } – the whole device
 erase-former = { $name } (former device)
-erase-all = Everything
-erase-before = Only what is older than a date
+erase-all = Everything, from the beginning
+erase-before = Only what is from before a day
 field-what = Device or reading
-field-how = How much
-field-before = Date
-before-hint = For the second choice: that day and the following ones stay.
+field-how = Which period
+field-before = Before which day
+before-hint = For the second choice. That day and the following ones stay.
 erase-go-on = See what will be erased
 erase-wrong-what = Choose a device or a reading from the list.
-erase-wrong-how = Choose between everything and a date.
-erase-wrong-date = Choose a date: what is older will be erased.
+erase-wrong-how = Choose the period: everything, or before a day.
+erase-wrong-date = Choose a day: what is from before will be erased.
 erase-busy = Something is being erased already. Wait until it is done.
 erase-question = Erase everything “{ $label }” has measured?
 erase-question-before = Erase what “{ $label }” measured before { $date }?
@@ -557,7 +562,7 @@ role-secretary-about = Makes announcements, follows what needs a look, records c
 role-technician = Technician
 role-technician-about = Sets up, tests, manages accounts except the mayor's. No alert.
 role-viewer = Viewer
-role-viewer-about = Looks without changing anything.
+role-viewer-about = Looks without changing anything. Does not see personal readings.
 field-role = Role
 field-name = Name
 field-password = Password
@@ -614,8 +619,8 @@ problem-slow-text = { $n ->
 }
 problem-busy = The box is busy
 problem-busy-text = Try again in a few seconds.
-problem-store = The memory does not answer
-problem-store-text = The box cannot read or write its card. Try again; if it lasts, call the technician.
+problem-store = The memory card does not answer
+problem-store-text = The box cannot read it or write to it. It goes on measuring and announcing. Try again in a minute; if it lasts, call the technician without switching the box off.
 problem-fell = Something went wrong
 problem-fell-text = The page could not be prepared. Try again; if it lasts, call the technician.
 
@@ -627,7 +632,7 @@ about-access-done = It is made to be used by keyboard, with a screen reader, enl
 about-access-contact = If a page resists you, tell the town hall: you will get the information another way.
 about-access-rights = Without an answer, you may turn to the Défenseur des droits (defenseurdesdroits.fr, or +33 9 69 39 00 00).
 about-data-title = Data
-about-data-where = Readings and accounts stay on this box, in the town hall. Only servers allowed by the commune fetch them, and the register says who, when and how much.
+about-data-where = Readings and accounts stay on this box, in the town hall. Only servers allowed by the commune fetch them, and the register says who, when and how much. A reading that tells something about a person leaves only with that person's consent, recorded here; the mayor can erase what was measured.
 about-data-who = Accounts hold a name, a role and the hash of a password. The mayor can remove them. For your rights, turn to the town hall or its data protection officer.
 about-data-cookie = One cookie, needed to stay signed in. No audience measurement, nothing from elsewhere.
 about-publisher-title = Who publishes

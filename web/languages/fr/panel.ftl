@@ -151,7 +151,7 @@ task-look-about = Pannes, fuites, appareils muets
 task-values = Lire les compteurs
 task-values-about = Électricité, eau, air
 task-data = Savoir où vont les données
-task-data-about = Qui les reçoit, accords, effacement
+task-data-about = Qui les reçoit, avec quel accord
 task-accounts = Gérer les comptes
 task-accounts-about = Qui peut entrer ici
 task-account = Mon compte
@@ -282,13 +282,13 @@ condition-air-stale-todo = Ouvrez les fenêtres dix minutes.
 condition-unit-gave-up-title = Une partie du boîtier s'est arrêtée
 condition-unit-gave-up-todo = Le reste continue. Débranchez et rebranchez le boîtier ; si cela revient, appelez le technicien.
 condition-clock-untrusted-title = L'heure du boîtier n'est pas sûre
-condition-clock-untrusted-todo = Dès que la liaison internet marche, l'heure se règle seule et les mesures déjà prises sont redatées. Rien à faire, sauf si cela dure plus d'un jour : appelez alors le technicien.
+condition-clock-untrusted-todo = Dès que la liaison internet marche, l'heure se règle seule et les mesures déjà prises reçoivent leur vraie date. Rien à faire, sauf si cela dure plus d'un jour : appelez alors le technicien.
 condition-store-damaged-title = La mémoire du boîtier a été abîmée
-condition-store-damaged-todo = Ce qui pouvait être sauvé l'a été. Faites remplacer la carte mémoire.
+condition-store-damaged-todo = Ce qui pouvait être sauvé l'a été ; ce qui manque est compté dans « Données ». Une coupure de courant peut suffire. Si cela revient, faites remplacer la carte par le technicien.
 condition-store-refuses-writes-title = La carte mémoire est pleine ou refuse d'écrire
-condition-store-refuses-writes-todo = Les mesures restent en attente pour peu de temps. Appelez le technicien aujourd'hui.
+condition-store-refuses-writes-todo = Le boîtier mesure et diffuse toujours, mais ne peut plus garder longtemps ce qu'il mesure. Ne l'éteignez pas : ce qui attend serait perdu. Appelez le technicien aujourd'hui.
 condition-readings-lost-title = Des mesures ont été perdues
-condition-readings-lost-todo = Elles ne reviendront pas. Le nombre et la cause sont dans les précisions ; prévenez le technicien.
+condition-readings-lost-todo = Elles ne reviendront pas. Combien, quand et pourquoi : voyez « Données ». Prévenez le technicien, puis touchez « J'ai vu ».
 condition-peer-absent-title = Un serveur central ne vient plus chercher ses mesures
 condition-peer-absent-todo = Rien n'est perdu : les mesures l'attendent ici. Prévenez son exploitant si cela dure.
 condition-broker-silent-title = La messagerie des capteurs ne répond plus
@@ -369,7 +369,8 @@ class-count = { $n ->
 classes-hint = Le classement se fait dans les réglages du boîtier, avec le technicien.
 kept-nothing = Rien n'est encore gardé.
 kept-since = { $count }, la plus ancienne du { $date }.
-kept-size = { $size } utilisés sur { $limit } prévus. Quand la place manque, les plus anciennes partent d'abord.
+kept-size = { $size } utilisés sur { $limit } prévus.
+kept-oldest-first = Quand la place manque, les mesures déjà reçues par un serveur partent d'abord, les plus anciennes en tête.
 kept-aside = { $n ->
     [one] Une partie abîmée de la mémoire a été mise de côté ({ $size }). Le technicien peut l'examiner.
    *[other] { $n } parties abîmées de la mémoire ont été mises de côté ({ $size }). Le technicien peut les examiner.
@@ -412,7 +413,7 @@ access-total = { $n ->
     [one] { $shown } mesure en tout
    *[other] { $shown } mesures en tout
 }
-access-hint = Une ligne qui s'allonge est réécrite toutes les dix minutes, pour ménager la carte.
+access-hint = Ce qui se prend en ce moment est ajouté ici toutes les dix minutes, pour ménager la carte.
 access-register = Registre
 access-what = { $n ->
     [0] rien de nouveau
@@ -438,10 +439,14 @@ personal-count = { $n ->
     [one] { $shown } appareil mesure quelque chose de personnel.
    *[other] { $shown } appareils mesurent quelque chose de personnel.
 }
-personal-leaving = { $n ->
-    [0] Rien n'en part.
-    [one] De { $shown }, les mesures partent, avec un accord.
-   *[other] De { $shown }, les mesures partent, avec un accord.
+personal-none = Rien n'en part.
+personal-all = { $n ->
+    [one] Ses mesures partent, avec un accord.
+   *[other] Leurs mesures partent, avec un accord.
+}
+personal-some = { $n ->
+    [one] Les mesures de l'un d'eux partent, avec un accord.
+   *[other] Les mesures de { $shown } d'entre eux partent, avec un accord.
 }
 flow-leaves = Part vers { $server }.
 flow-leaves-in-part = Part en partie vers { $server }.
@@ -457,7 +462,7 @@ flow-doubted = Les accords notés n'ont pas pu être relus. Notez de nouveau cel
 consent-give = Noter un accord
 consent-give-go = Noter l'accord
 consent-withdraw = Retirer l'accord
-consent-withdraw-go = Retirer l'accord maintenant
+consent-withdraw-go = Retirer maintenant
 consent-withdraw-about = L'envoi s'arrête aussitôt. Ce qui est déjà parti ne revient pas : demandez à celui qui l'a reçu de l'effacer.
 consent-noted = L'accord est noté. L'envoi peut commencer.
 consent-ended = L'accord est retiré. Plus rien ne part.
@@ -466,7 +471,7 @@ consent-wrong-paper = Écrivez où est le papier signé, en 200 caractères au p
 consent-wrong-purpose = L'usage est trop long : 200 caractères au plus.
 consent-wrong-date = Choisissez le jour écrit sur le papier. Il ne peut pas être à venir.
 consent-wrong-server = Cochez au moins un serveur.
-consent-all-points = Tout ce que mesure l'appareil
+consent-all-points = Tout l'appareil
 field-person = Qui donne son accord
 field-asked-by = Qui le demande
 field-points = Pour quelles mesures
@@ -489,19 +494,19 @@ record-by = Noté par { $who }, { $when }
 erase-title = Effacer des données
 erase-lead = Ce qui est effacé ne revient pas. Vous verrez d'abord ce qui part ; rien ne s'efface avant votre confirmation.
 erase-choose = Que faut-il effacer ?
-erase-pick = Choisissez un appareil ou une mesure
+erase-pick = Choisissez…
 erase-whole-device = { $device } – tout l'appareil
 erase-former = { $name } (ancien appareil)
-erase-all = Tout
-erase-before = Seulement ce qui est plus ancien qu'une date
+erase-all = Tout, depuis le début
+erase-before = Seulement ce qui date d'avant un jour
 field-what = Appareil ou mesure
-field-how = Combien
-field-before = Date
-before-hint = Pour le second choix : ce jour-là et les suivants restent.
+field-how = Sur quelle période
+field-before = Avant quel jour
+before-hint = Pour le second choix. Ce jour-là et les suivants restent.
 erase-go-on = Voir ce qui s'effacera
 erase-wrong-what = Choisissez un appareil ou une mesure dans la liste.
-erase-wrong-how = Choisissez entre tout et une date.
-erase-wrong-date = Choisissez une date : ce qui est plus ancien s'effacera.
+erase-wrong-how = Choisissez la période : tout, ou avant un jour.
+erase-wrong-date = Choisissez un jour : ce qui date d'avant s'effacera.
 erase-busy = Un effacement est déjà en cours. Attendez qu'il soit fini.
 erase-question = Effacer tout ce qu'a mesuré « { $label } » ?
 erase-question-before = Effacer ce qu'a mesuré « { $label } » avant le { $date } ?
@@ -565,7 +570,7 @@ role-secretary-about = Diffuse les annonces, suit ce qui est à regarder, note l
 role-technician = Technique
 role-technician-about = Installe, essaie, gère les comptes sauf ceux du maire. Pas d'alerte.
 role-viewer = Lecture
-role-viewer-about = Regarde sans rien changer.
+role-viewer-about = Regarde sans rien changer. Ne voit pas les mesures personnelles.
 field-role = Rôle
 field-name = Nom
 field-password = Mot de passe
@@ -622,8 +627,8 @@ problem-slow-text = { $n ->
 }
 problem-busy = Le boîtier est occupé
 problem-busy-text = Réessayez dans quelques secondes.
-problem-store = La mémoire ne répond pas
-problem-store-text = Le boîtier n'arrive pas à lire ou à écrire sa carte. Réessayez ; si cela dure, appelez le technicien.
+problem-store = La carte mémoire ne répond pas
+problem-store-text = Le boîtier n'arrive pas à la lire ou à y écrire. Il continue de mesurer et de diffuser. Réessayez dans une minute ; si cela dure, appelez le technicien sans éteindre le boîtier.
 problem-fell = Quelque chose s'est mal passé
 problem-fell-text = La page n'a pas pu être préparée. Réessayez ; si cela dure, appelez le technicien.
 
@@ -633,9 +638,9 @@ about-access-title = Accessibilité : non conforme
 about-access-state = Ce panneau n'a pas encore été audité selon le RGAA 4.1. Sans audit, la loi demande de le déclarer « non conforme ».
 about-access-done = Il est fait pour être utilisé au clavier, avec un lecteur d'écran, agrandi, en clair ou en sombre et sans JavaScript. Aucun état n'est dit par la couleur seule. Chaque dessin de mesures a sa phrase et son tableau ; chaque annonce a son texte.
 about-access-contact = Si une page vous résiste, dites-le à la mairie : on vous donnera l'information autrement.
-about-access-rights = Sans réponse, vous pouvez saisir le Défenseur des droits (defenseurdesdroits.fr, ou 09 69 39 00 00).
+about-access-rights = Sans réponse, vous pouvez saisir le Défenseur des droits (defenseurdesdroits.fr, ou 09{"\u00A0"}69{"\u00A0"}39{"\u00A0"}00{"\u00A0"}00).
 about-data-title = Données
-about-data-where = Les mesures et les comptes restent sur ce boîtier, à la mairie. Seuls les serveurs autorisés par la commune viennent les chercher, et le registre dit qui, quand et combien.
+about-data-where = Les mesures et les comptes restent sur ce boîtier, à la mairie. Seuls les serveurs autorisés par la commune viennent les chercher, et le registre dit qui, quand et combien. Une mesure qui parle d'une personne ne part qu'avec son accord, noté ici ; le maire peut effacer ce qui a été mesuré.
 about-data-who = Les comptes portent un nom, un rôle et l'empreinte d'un mot de passe. Le maire peut les retirer. Pour vos droits, adressez-vous à la mairie ou à son délégué à la protection des données.
 about-data-cookie = Un seul cookie, nécessaire pour rester connecté. Pas de mesure d'audience, rien ne vient d'ailleurs.
 about-publisher-title = Qui publie
