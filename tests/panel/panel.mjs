@@ -456,7 +456,7 @@ test("one place says who has received what, and up to when", async ({ page }) =>
   await signIn(page);
   await page.getByRole("link", { name: "Savoir où vont les données" }).click();
   await page.getByRole("heading", { name: "Données et accès", level: 1 }).waitFor();
-  await page.getByText(/A tout reçu jusqu’à \d+ h \d\d\./).waitFor();
+  await page.getByText(/A tout reçu jusqu’à\s\d+\sh\s\d\d\./).waitFor();
   const said = await page.locator("main").innerText();
   assert.doesNotMatch(said, /peer|cursor|curseur|\bseq\b/i, "no jargon");
   // French typography: no ordinary space before a double mark, none inside the quotation marks.
@@ -512,7 +512,7 @@ test("what the flat measured is erased after a page that says what goes and who 
   await button(page, "Oui, effacer pour toujours").click();
   await page.waitForURL(`${address}/erase`);
   while ((await page.getByText("Effacement en cours").count()) > 0) await page.getByRole("link", { name: "Actualiser" }).click();
-  await page.getByRole("status").getByText(/Logement du gardien, en entier\s: .*(effacée|refusé)/).waitFor();
+  await page.getByRole("status").getByText(/Logement du gardien, en entier\s: .*effacées?\./).waitFor();
   await comfortable(page, "erased");
   await shoot(page, "erased-360");
   await context.close();
