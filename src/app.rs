@@ -31,6 +31,7 @@ use crate::{
         self, Commune, Settings, Source, Trust, announce::AnnounceSettings, broker::BrokerSettings,
         panel::PanelSettings, peers::PeersSettings,
     },
+    consent::Consents,
     drivers::{self, Device, Wire},
     live::Live,
     panel, peers,
@@ -141,6 +142,8 @@ pub struct Gateway {
     pub archive: Arc<dyn Archive>,
     /// Its small records.
     pub keep: Arc<dyn Keep>,
+    /// Who agreed to what of personal points.
+    pub consents: Consents,
     /// Where the panel answers.
     pub panel: Option<SocketAddr>,
     /// Where peers pull.
@@ -261,6 +264,7 @@ pub fn start(settings: Settings<Device>, faults: &[(String, String)], instead: I
         announcer: announcer.clone(),
         demonstration: instead.demonstration,
         traffic: traffic.clone(),
+        peers: settings.peers.as_ref().map(|peers| peers.peers.clone()).unwrap_or_default(),
         ..gateway.ground_of_panel(&commune, called)
     };
     gateway.panel = gateway.start_panel(settings.panel, panel)?;
@@ -394,6 +398,10 @@ impl broker::Inbox for Inbox {
     fn wants(&self, topic: &str) -> bool {
         self.topics.wants(topic)
     }
+
+    fn feeds(&self, topic: &str, point: &PointId) -> bool {
+        self.topics.feeds(topic, point)
+    }
 }
 
 /// The peers' side of TLS: the certificate that was configured, or the box's own.
@@ -414,6 +422,8 @@ impl Gateway {
         let (opened, unusable) = open_store(&settings.store);
         let clock = start_clock(settings.clock.clone(), &opened);
         let board = Board::new(clock.clone());
+        let no_card = unusable.is_some();
+        let records_damaged = opened.findings.iter().any(|finding| finding.detail.starts_with(buffer::RECORDS));
         board.set(Code::StoreRefusesWrites, "store", unusable);
         for finding in &opened.findings {
             match finding.code {
@@ -426,11 +436,17 @@ impl Gateway {
         let buffer = opened.buffer;
         buffer.know_audience(audience(settings));
         buffer.start(clock.clone(), board.clone());
-        let archive = buffer.archive();
+        let (archive, keep) = (buffer.archive(), buffer.keep());
+        let consents = Consents::open(Arc::clone(&keep), clock.clone());
+        if no_card || records_damaged {
+            // Withdrawals may be among what cannot be read.
+            consents.doubt();
+        }
         Ok(Self {
             live: start_live(settings, archive.as_ref()),
             supervisor: Supervisor::new(board.clone()),
-            keep: buffer.keep(),
+            keep,
+            consents,
             own: own_certificate(&settings.store, &settings.panel.host_names)?,
             panel: None,
             peers: None,
@@ -553,6 +569,8 @@ impl Gateway {
             ports: called.ports,
             archive: Arc::clone(&self.archive),
             keep: Arc::clone(&self.keep),
+            consents: self.consents.clone(),
+            peers: Vec::new(),
             announcer: None,
             supervisor: self.supervisor.clone(),
             configuration_faults: Vec::new(),
@@ -578,6 +596,7 @@ impl Gateway {
             keep: Arc::clone(&self.keep),
             traffic,
             alarms,
+            consents: self.consents.clone(),
             commune: commune.name.clone(),
             gateway: commune.gateway.clone(),
         }

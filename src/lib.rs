@@ -25,6 +25,7 @@ pub mod reading;
 
 // Ground: what every part stands on.
 pub mod config;
+pub mod consent;
 pub mod live;
 pub mod port;
 pub mod serve;

@@ -145,6 +145,15 @@ pub struct StoreFigures {
     pub written: u64,
 }
 
+/// Something damaged that was put aside, for a technician to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// Its file or folder, which begins with the date.
+    pub name: String,
+    /// Bytes on the card.
+    pub bytes: u64,
+}
+
 /// The store could not do it.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}")]
@@ -192,6 +201,10 @@ pub trait Archive: Send + Sync {
     fn gaps(&self) -> Vec<Gap>;
     /// Figures about the store.
     fn figures(&self) -> StoreFigures;
+    /// What is damaged and was set aside, the oldest first. Reads the card.
+    fn set_aside(&self) -> Vec<SetAside> {
+        Vec::new()
+    }
     /// Erases a point's readings for good: all of them or, with `before_ms`, those dated before that wall time in
     /// milliseconds since 1970 (what cannot be dated stays). Gives how many readings were erased; their numbers become
     /// gaps of cause [`Cause::Erased`]. On the card when it returns; resumed at the next start if it is interrupted.

@@ -33,7 +33,7 @@ use crate::{
     clock::{Clock, Note, Stamp},
     condition::{Board, Code},
     reading::{PointId, Reading, Stored},
-    store::{Archive, Bucket, Cause, Entry, Gap, Keep, Page, PageRequest, StoreError, StoreFigures},
+    store::{Archive, Bucket, Cause, Entry, Gap, Keep, Page, PageRequest, SetAside, StoreError, StoreFigures},
     supervisor::chain,
 };
 
@@ -553,6 +553,10 @@ impl Archive for Inner {
 
     fn erase(&self, point: &PointId, before_ms: Option<i64>) -> Result<u64, StoreError> {
         self.erase_point(point, before_ms)
+    }
+
+    fn set_aside(&self) -> Vec<SetAside> {
+        self.aside.list()
     }
 
     fn figures(&self) -> StoreFigures {

@@ -86,6 +86,9 @@ pub enum OpenFault {
     Records(#[from] StoreError),
 }
 
+/// How a finding begins that is about damaged small records: some of them may be lost.
+pub const RECORDS: &str = "small records";
+
 /// Something noticed while opening.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {

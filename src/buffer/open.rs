@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{
-    Buffer, Finding, OpenFault, Opened, Settings,
+    Buffer, Finding, OpenFault, Opened, RECORDS, Settings,
     database::folder_size,
     gaps::{Gaps, undated},
     head::{self, Head},
@@ -150,7 +150,7 @@ impl<'a> Opening<'a> {
         let mut findings = Vec::new();
         let existed = existed || directory.join("head").exists() || directory.join("keep").exists();
         let (keep, state) = CardKeep::open(&directory.join("keep"), existed, |path| aside.take(path))?;
-        findings.extend(state.damage.map(|damage| damaged(format!("small records: {damage}"))));
+        findings.extend(state.damage.map(|damage| damaged(format!("{RECORDS}: {damage}"))));
         let identity =
             mark.map(|mark| mark.identity).or_else(|| noted_identity(&keep)).or_else(|| borrowed_identity(&root));
         if existed && mark.is_none() {

@@ -13,7 +13,7 @@ use super::{
     segment::{Segment, SegmentFault, short},
     thin::{self, Summary},
 };
-use crate::store::StoreError;
+use crate::store::{SetAside, StoreError};
 
 /// Set-aside folders kept at most; the oldest go first.
 const MOST_ASIDE: usize = 8;
@@ -74,6 +74,16 @@ impl Aside {
             File::open(&self.folder)?.sync_all()?;
         }
         Ok(places.len())
+    }
+
+    /// What lies here, the oldest first.
+    pub(super) fn list(&self) -> Vec<SetAside> {
+        let told = |place: PathBuf| {
+            let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let file = fs::metadata(&place).ok().filter(fs::Metadata::is_file);
+            SetAside { name, bytes: file.map_or_else(|| folder_size(&place), |file| file.len()) }
+        };
+        self.places().into_iter().map(told).collect()
     }
 
     /// Makes room; false when there is nothing to drop.

@@ -82,7 +82,14 @@ pub const PEER_FIELDS: &[Field] = &[
         name: "consent",
         expects: "a text",
         presence: Presence::Optional,
-        doc: "Who consented to what, and where the paper is. Without it no personal point leaves the gateway.",
+        doc: "Who consented to what, and where the paper is. Without it no personal point leaves the gateway. \
+              A withdrawal recorded on the panel ends it.",
+    },
+    Field {
+        name: "label",
+        expects: "a text",
+        presence: Presence::Optional,
+        doc: "What people call it, on the panel: \"Carcassonne Agglo\". Its `name` without it.",
     },
 ];
 
@@ -123,6 +130,15 @@ pub struct PeerSettings {
     pub sharing: BTreeSet<Sharing>,
     /// The recorded consent.
     pub consent: Option<String>,
+    /// What people call it.
+    pub label: Option<String>,
+}
+
+impl PeerSettings {
+    /// What people call it; its name without a label.
+    pub fn called(&self) -> &str {
+        self.label.as_deref().unwrap_or(&self.name)
+    }
 }
 
 impl PeersSettings {
@@ -189,9 +205,11 @@ fn read_peers(block: &Block<'_>) -> Vec<PeerSettings> {
 
 fn read_peer(block: &Block<'_>) -> Option<PeerSettings> {
     block.only(&[PEER_FIELDS]);
-    let [name, sharing, consent] = PEER_FIELDS else { return None };
+    let [name, sharing, consent, label] = PEER_FIELDS else { return None };
     let name = block.get::<String>(name).and_then(|name| checked_name(block, name));
-    let consent: Option<String> = block.get(consent).filter(|text: &String| !text.trim().is_empty());
+    let said = |text: &String| !text.trim().is_empty();
+    let consent: Option<String> = block.get(consent).filter(said);
+    let label: Option<String> = block.get(label).filter(said);
     let sharing = block.get::<Vec<String>>(sharing).and_then(|words| checked_sharing(block, &words));
     let sharing = sharing?;
     if sharing.contains(&Sharing::Personal) && consent.is_none() {
@@ -201,7 +219,7 @@ fn read_peer(block: &Block<'_>) -> Option<PeerSettings> {
         );
         return None;
     }
-    Some(PeerSettings { name: name?, sharing, consent })
+    Some(PeerSettings { name: name?, sharing, consent, label })
 }
 
 /// X.520 bounds a common name to 64 characters.
@@ -295,6 +313,14 @@ mod tests {
     fn a_certificate_without_its_key_is_a_fault() {
         let (faults, _) = read("[peers]\nauthority = \"ca.pem\"\ncertificate = \"c.pem\"\n");
         assert_eq!(faults, ["3: `certificate` is given without `key`: both or neither"]);
+    }
+
+    #[test]
+    fn a_peer_is_called_by_its_label_and_by_its_name_without_one() {
+        let block = "[peers]\nauthority = \"a\"\n[[peers.peer]]\nname = \"agglo.example\"\nsharing = [\"public\"]\n";
+        let called = |label: &str| read(&format!("{block}{label}")).1.expect("read").peers[0].called().to_owned();
+        assert_eq!(called("label = \"Carcassonne Agglo\"\n"), "Carcassonne Agglo");
+        assert_eq!((called("label = \" \"\n"), called("")), ("agglo.example".to_owned(), "agglo.example".to_owned()));
     }
 
     #[test]

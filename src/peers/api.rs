@@ -38,6 +38,7 @@ use super::{
 use crate::{
     condition::Severity,
     config::peers::{PeerSettings, PeersSettings},
+    consent::Consents,
     live::Live,
     reading::{Point, PointId, Sharing},
     serve::Connection,
@@ -61,8 +62,10 @@ const GAPS: usize = 500;
 /// One peer of the configuration.
 struct Peer {
     settings: PeerSettings,
-    /// What it may see.
-    points: HashSet<PointId>,
+    /// What it may always see.
+    open: Arc<HashSet<PointId>>,
+    /// What it may see while somebody consents to it.
+    personal: Vec<PointId>,
     /// Its long polls, the oldest first; each is ended by its token.
     polls: Mutex<VecDeque<CancellationToken>>,
     /// Its pages on their way, the oldest first: what fires once each is sent, and what ends its connection.
@@ -73,14 +76,25 @@ struct Peer {
 
 impl Peer {
     fn new(settings: &PeerSettings, live: &Live) -> Self {
-        let points = live.points().filter(|point| may_see(settings, point)).map(|point| point.id.clone());
+        let shared = live.points().filter(|point| settings.sharing.contains(&point.sharing));
+        let (personal, open): (Vec<&Point>, Vec<&Point>) = shared.partition(|point| point.sharing == Sharing::Personal);
         Self {
-            points: points.collect(),
+            open: Arc::new(open.into_iter().map(|point| point.id.clone()).collect()),
+            personal: personal.into_iter().map(|point| point.id.clone()).collect(),
             settings: settings.clone(),
             polls: Mutex::default(),
             answers: Mutex::default(),
             turn: Arc::new(Semaphore::new(1)),
         }
+    }
+
+    /// What it may see now: a consent given or withdrawn counts from the next page.
+    fn points(&self, consents: &Consents) -> Arc<HashSet<PointId>> {
+        let mut consented = self.personal.iter().filter(|point| may_see(&self.settings, point, consents)).peekable();
+        if consented.peek().is_none() {
+            return Arc::clone(&self.open);
+        }
+        Arc::new(self.open.iter().chain(consented).cloned().collect())
     }
 
     /// A token that ends a new poll: at the stop, or when there are newer ones enough.
@@ -113,10 +127,10 @@ impl Peer {
     }
 }
 
-/// By the ethical charter: a personal point leaves only with a recorded consent.
-fn may_see(peer: &PeerSettings, point: &Point) -> bool {
-    let consented = point.sharing != Sharing::Personal || peer.consent.is_some();
-    peer.sharing.contains(&point.sharing) && consented
+/// By the ethical charter: a personal point leaves only with a recorded consent, in the configuration or on the panel,
+/// that nobody has withdrawn since.
+fn may_see(peer: &PeerSettings, personal: &PointId, consents: &Consents) -> bool {
+    consents.allow(personal, &peer.name, peer.consent.is_some())
 }
 
 /// The four resources.
@@ -297,7 +311,7 @@ impl Api {
             })
         };
         let is_alarm = |point: &&PointId| self.ground.alarms.contains(*point) || named(point);
-        peer.points.iter().filter(is_alarm).cloned().collect()
+        peer.points(&self.ground.consents).iter().filter(is_alarm).cloned().collect()
     }
 
     /// Waits for news, then tells it. An empty page is told when there was none in time, at stop, or when the peer has
@@ -352,12 +366,13 @@ impl Api {
     }
 
     fn next(&self, pull: &Pull, after: u64, last_try: bool) -> Result<Next, StoreError> {
-        let page = self.view(pull).after(after, pull.query.limit)?;
+        let points = pull.peer.points(&self.ground.consents);
+        let page = self.view(&points).after(after, pull.query.limit)?;
         if page.entries.is_empty() && page.complete && !last_try {
             return Ok(Next::Nothing(page.next));
         }
         let shorter = |view: View<'_>| view.after(after, pull.query.limit);
-        let sheet = self.sheet(pull, page, shorter, |next, complete| {
+        let sheet = self.sheet(pull, &points, page, shorter, |next, complete| {
             let cursor = Cursor::new(&self.ground.archive.identity(), next).encode();
             let remaining = self.ground.archive.figures().last_seq.saturating_sub(next);
             json!({"next": cursor, "complete": complete, "remaining": remaining})
@@ -366,10 +381,12 @@ impl Api {
     }
 
     fn again(&self, pull: &Pull, range: Range) -> Result<Sheet, StoreError> {
+        let points = pull.peer.points(&self.ground.consents);
         let fetch = |view: View<'_>| view.again(range, pull.query.limit);
-        let page = fetch(self.view(pull))?;
+        let page = fetch(self.view(&points))?;
         self.sheet(
             pull,
+            &points,
             page,
             fetch,
             |next, complete| json!({"continue": next.saturating_add(1), "complete": complete}),
@@ -377,14 +394,13 @@ impl Api {
     }
 
     fn newest(&self, pull: &Pull, only: Option<HashSet<PointId>>, before: u64) -> Result<Sheet, StoreError> {
-        let points = only.as_ref().unwrap_or(&pull.peer.points);
-        let fetch = |view: View<'_>| Ok(View { points, ..view }.newest(before, pull.query.limit));
-        let page = fetch(self.view(pull))?;
-        self.sheet(pull, page, fetch, |next, complete| json!({"before": next, "complete": complete}))
+        let points = only.map_or_else(|| pull.peer.points(&self.ground.consents), Arc::new);
+        let fetch = |view: View<'_>| Ok(view.newest(before, pull.query.limit));
+        let page = fetch(self.view(&points))?;
+        self.sheet(pull, &points, page, fetch, |next, complete| json!({"before": next, "complete": complete}))
     }
 
-    fn view<'a>(&'a self, pull: &'a Pull) -> View<'a> {
-        let points = &pull.peer.points;
+    fn view<'a>(&'a self, points: &'a HashSet<PointId>) -> View<'a> {
         View { archive: self.ground.archive.as_ref(), clock: &self.ground.clock, points, upto: u64::MAX }
     }
 
@@ -393,6 +409,7 @@ impl Api {
     fn sheet(
         &self,
         pull: &Pull,
+        points: &HashSet<PointId>,
         mut page: Page,
         shorter: impl Fn(View<'_>) -> Result<Page, StoreError>,
         last_line: impl FnOnce(u64, bool) -> Value,
@@ -408,7 +425,7 @@ impl Api {
             let next = if whole { page.next } else { told.last().map_or(page.next, Entry::last_seq) };
             let within = |entry: &Entry| matches!(entry, Entry::Gap(gap) if gap.is_scattered() && gap.first <= next);
             if rest.iter().any(within) {
-                page = shorter(View { upto: next, ..self.view(pull) })?;
+                page = shorter(View { upto: next, ..self.view(points) })?;
                 shortened = true;
                 continue;
             }
@@ -424,7 +441,8 @@ impl Api {
     fn tell(&self, resource: Resource, peer: &Peer) -> serde_json::Result<Document> {
         match resource {
             Resource::Points => {
-                let points = self.ground.live.points().filter(|point| peer.points.contains(&point.id));
+                let seen = peer.points(&self.ground.consents);
+                let points = self.ground.live.points().filter(|point| seen.contains(&point.id));
                 Document::new(&json!({"points": points.map(PointTold::new).collect::<Vec<_>>()}))
             }
             Resource::Gaps => {

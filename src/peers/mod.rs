@@ -66,6 +66,7 @@ use crate::{
     clock::Clock,
     condition::{Board, Code},
     config::peers::PeersSettings,
+    consent::Consents,
     live::Live,
     reading::{PointId, Sharing},
     serve::{Limits, serve},
@@ -100,6 +101,8 @@ pub struct Ground {
     pub traffic: Arc<Traffic>,
     /// Points whose readings are alarms by themselves.
     pub alarms: BTreeSet<PointId>,
+    /// Who agreed to what of personal points.
+    pub consents: Consents,
     /// The gateway's name.
     pub gateway: String,
     /// The commune's name.

@@ -18,6 +18,7 @@ use clocher::{
     clock::{Clock, HeldTime, Source, Stamp},
     condition::{Board, Code},
     config::peers::{PeerSettings, PeersSettings},
+    consent::{Consents, Entry as Agreed, What},
     live::Live,
     peers::{
         Format, Ground,
@@ -203,12 +204,13 @@ fn point(name: &str, sharing: Sharing) -> Point {
 
 fn peer(name: &str, sharing: &[Sharing], consent: Option<&str>) -> PeerSettings {
     let sharing = BTreeSet::from_iter(sharing.iter().copied());
-    PeerSettings { name: name.to_owned(), sharing, consent: consent.map(ToOwned::to_owned) }
+    PeerSettings { name: name.to_owned(), sharing, consent: consent.map(ToOwned::to_owned), label: None }
 }
 
 struct Gateway {
     archive: Arc<MemoryArchive>,
     keep: Arc<MemoryKeep>,
+    consents: Consents,
     board: Board,
     time: Arc<HeldTime>,
     traffic: Arc<Traffic>,
@@ -248,6 +250,7 @@ impl Gateway {
         let traffic = Arc::new(Traffic::open(keep.clone(), clock.clone(), paris, monthly_budget));
         let points =
             [point(PUBLIC, Sharing::Public), point(INTERNAL, Sharing::Internal), point(PERSONAL, Sharing::Personal)];
+        let consents = Consents::open(keep.clone(), clock.clone());
         let ground = Ground {
             supervisor: supervisor.clone(),
             board: board.clone(),
@@ -257,6 +260,7 @@ impl Gateway {
             keep: keep.clone(),
             traffic: Arc::clone(&traffic),
             alarms: BTreeSet::from([id(INTERNAL)]),
+            consents: consents.clone(),
             gateway: "mairie".to_owned(),
             commune: "Saint-Exemple".to_owned(),
         };
@@ -280,7 +284,7 @@ impl Gateway {
         let listener = TcpListener::bind(settings.listen).expect("bound");
         let address = listener.local_addr().expect("an address");
         clocher::peers::start(settings, listener, tls, ground);
-        Self { archive, keep, board, time, traffic, supervisor, address, authority, directory }
+        Self { archive, keep, consents, board, time, traffic, supervisor, address, authority, directory }
     }
 
     fn certificate(&self, name: &str) -> (PathBuf, PathBuf) {
@@ -452,6 +456,77 @@ async fn each_peer_sees_its_sharing_classes_and_nothing_of_the_others() {
             assert!(!text.contains(hidden), "{name} sees {hidden}");
         }
     }
+}
+
+/// What the mayor records about the flat and a peer.
+fn agreed(what: What, peer: &str) -> Agreed {
+    let at = Stamp { boot: 1, mono_ms: 0 };
+    Agreed { what, points: vec![id(PERSONAL)], peers: vec![peer.to_owned()], at, by: "Jeanne Vidal".to_owned() }
+}
+
+fn withdrawn(peer: &str) -> Agreed {
+    agreed(What::Withdrawn { person: "Mme Roche".to_owned() }, peer)
+}
+
+fn given(peer: &str) -> Agreed {
+    let [person, purpose, paper, dated] = ["Mme Roche", "", "classeur RGPD", "2026-05-03"].map(ToOwned::to_owned);
+    agreed(What::Given { person, purpose, paper, dated }, peer)
+}
+
+#[tokio::test]
+async fn a_consent_recorded_on_the_panel_lets_a_personal_point_leave_and_its_withdrawal_keeps_it_here() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PUBLIC, 5);
+    gateway.archive.produce(PERSONAL, 5);
+    let seen = async |name: &str| {
+        let client = gateway.client(name);
+        let told = client.get("/v1/points").await.json();
+        let told = told["points"].as_array().expect("points").iter().any(|point| point["id"] == PERSONAL);
+        let pages = ["/v1/observations", "/v1/observations?from=1&to=10", "/v1/observations?format=columns"];
+        for path in pages {
+            let page = client.get(path).await;
+            assert_eq!(page.lines().iter().any(|line| line["point"] == PERSONAL), told, "{name} {path}");
+        }
+        told
+    };
+    assert_eq!([seen("energy").await, seen("sly").await, seen("agglo").await], [true, false, false]);
+    for peer in ["sly", "agglo", "press"] {
+        gateway.consents.give(given(peer)).expect("recorded");
+    }
+    assert!(seen("sly").await, "its class and a consent");
+    assert!(!seen("agglo").await && !seen("press").await, "a consent without the class is not enough");
+    gateway.consents.withdraw(withdrawn("energy")).expect("recorded");
+    gateway.consents.withdraw(withdrawn("sly")).expect("recorded");
+    assert_eq!(
+        [seen("energy").await, seen("sly").await],
+        [false, false],
+        "what the configuration says is withdrawn too"
+    );
+    gateway.consents.give(given("energy")).expect("recorded");
+    assert_eq!([seen("energy").await, seen("sly").await], [true, false]);
+}
+
+#[tokio::test]
+async fn a_withdrawal_counts_at_once_for_a_pull_that_is_waiting() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PERSONAL, 5);
+    let client = gateway.client("energy");
+    let cursor = client.get("/v1/observations").await.lines().last().expect("a line")["next"].clone();
+    let before = gateway.archive.head.receiver_count();
+    let path = format!("/v1/observations?after={}&wait=30", cursor.as_str().expect("a cursor"));
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.get(&path).await }
+    });
+    while gateway.archive.head.receiver_count() == before {
+        tokio::task::yield_now().await;
+    }
+    gateway.consents.withdraw(withdrawn("energy")).expect("recorded");
+    gateway.archive.produce(PERSONAL, 5);
+    gateway.archive.produce(PUBLIC, 1);
+    let page = waiting.await.expect("answered");
+    let points: Vec<_> = page.lines().iter().filter_map(|line| line["point"].as_str().map(ToOwned::to_owned)).collect();
+    assert!(points.iter().all(|point| point == PUBLIC), "{points:?}");
 }
 
 #[tokio::test]
