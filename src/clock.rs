@@ -6,7 +6,10 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU32, Ordering},
+    },
     time::Instant,
 };
 
@@ -77,19 +80,23 @@ pub trait TimeSource: Send + Sync {
     fn mono_ms(&self) -> u64;
     /// What the system's wall clock says now, and who vouches for it.
     fn wall(&self) -> (i64, u32, Source);
+    /// This start came after that instant, in milliseconds since 1970: learnt only later.
+    fn not_before(&self, _unix_ms: i64) {}
 }
 
 /// The gateway's clock: cheap to clone, shared by every part.
 #[derive(Clone)]
 pub struct Clock {
-    boot: u32,
+    boot: Arc<AtomicU32>,
+    /// The number this start had before the card told it one; 0 when there was none.
+    before: Arc<AtomicU32>,
     source: Arc<dyn TimeSource>,
     samples: Arc<Mutex<BTreeMap<u32, Vec<Sample>>>>,
 }
 
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Clock").field("boot", &self.boot).finish_non_exhaustive()
+        f.debug_struct("Clock").field("boot", &self.boot()).finish_non_exhaustive()
     }
 }
 
@@ -100,17 +107,51 @@ impl Clock {
         for sample in samples {
             by_boot.entry(sample.stamp.boot).or_default().push(sample);
         }
-        Self { boot, source, samples: Arc::new(Mutex::new(by_boot)) }
+        let before = Arc::default();
+        Self { boot: Arc::new(boot.into()), before, source, samples: Arc::new(Mutex::new(by_boot)) }
+    }
+
+    /// This start has the number `boot` from now on, and `samples` are known of others: the card could be read at last. Its
+    /// stamps of before stay dated. Returns the number it had. Once.
+    pub fn move_to(&self, boot: u32, samples: impl IntoIterator<Item = Sample>, not_before_ms: Option<i64>) -> u32 {
+        let mut by_boot = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.boot.swap(boot, Ordering::Relaxed);
+        self.before.store(before, Ordering::Relaxed);
+        let of_this = by_boot.remove(&before).unwrap_or_default();
+        let renumbered = |sample: Sample| Sample { stamp: Stamp { boot, ..sample.stamp }, ..sample };
+        by_boot.insert(boot, of_this.into_iter().map(renumbered).collect());
+        for sample in samples {
+            let of_boot = by_boot.entry(sample.stamp.boot).or_default();
+            if !of_boot.contains(&sample) {
+                of_boot.push(sample);
+            }
+        }
+        drop(by_boot);
+        if let Some(not_before_ms) = not_before_ms {
+            self.source.not_before(not_before_ms);
+        }
+        before
+    }
+
+    /// What is known of one start.
+    pub fn samples_of(&self, boot: u32) -> Vec<Sample> {
+        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        samples.get(&boot).cloned().unwrap_or_default()
+    }
+
+    /// The number a start has now.
+    fn number(&self, boot: u32) -> u32 {
+        if boot != 0 && boot == self.before.load(Ordering::Relaxed) { self.boot() } else { boot }
     }
 
     /// Which start of the gateway this is.
     pub fn boot(&self) -> u32 {
-        self.boot
+        self.boot.load(Ordering::Relaxed)
     }
 
     /// Now, on our clock.
     pub fn now(&self) -> Stamp {
-        Stamp { boot: self.boot, mono_ms: self.source.mono_ms() }
+        Stamp { boot: self.boot(), mono_ms: self.source.mono_ms() }
     }
 
     /// Now, on the wall, by the best sample of this boot.
@@ -133,7 +174,8 @@ impl Clock {
     }
 
     /// Takes a sample in, unless it says nothing new. True when it was kept.
-    pub fn learn(&self, sample: Sample) -> bool {
+    pub fn learn(&self, mut sample: Sample) -> bool {
+        sample.stamp.boot = self.number(sample.stamp.boot);
         let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
         let of_boot = samples.entry(sample.stamp.boot).or_default();
         if !says_something_new(of_boot, sample) {
@@ -147,7 +189,7 @@ impl Clock {
     /// `None` when nothing is known of that boot.
     pub fn resolve(&self, stamp: Stamp) -> Option<WallTime> {
         let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_boot = samples.get(&stamp.boot)?;
+        let of_boot = samples.get(&self.number(stamp.boot))?;
         let best = of_boot.iter().map(|s| s.source).max()?;
         of_boot
             .iter()
@@ -186,14 +228,14 @@ fn says_something_new(known: &[Sample], sample: Sample) -> bool {
 pub struct SystemTime {
     started: Instant,
     /// The wall clock never starts before this: the build, or the newest stored reading.
-    not_before_ms: i64,
+    not_before_ms: AtomicI64,
     trusted: fn() -> bool,
 }
 
 impl SystemTime {
     /// Counts from now. `trusted` tells whether the system's clock is disciplined.
     pub fn start(not_before_ms: i64, trusted: fn() -> bool) -> Self {
-        Self { started: Instant::now(), not_before_ms, trusted }
+        Self { started: Instant::now(), not_before_ms: not_before_ms.into(), trusted }
     }
 }
 
@@ -210,7 +252,11 @@ impl TimeSource for SystemTime {
         if (self.trusted)() {
             return (unix_ms, 50, Source::Ntp);
         }
-        (no_earlier(unix_ms, self.not_before_ms, self.mono_ms()), u32::MAX, Source::Unknown)
+        (no_earlier(unix_ms, self.not_before_ms.load(Ordering::Relaxed), self.mono_ms()), u32::MAX, Source::Unknown)
+    }
+
+    fn not_before(&self, unix_ms: i64) {
+        self.not_before_ms.fetch_max(unix_ms, Ordering::Relaxed);
     }
 }
 
@@ -272,6 +318,24 @@ mod tests {
         let dated = clock.resolve(early).expect("known");
         assert_eq!((dated.unix_ms, dated.source), (1_800_000_000_000, Source::Ntp));
         assert_eq!(dated.error_ms, 50 + 6, "one minute at 100 ppm");
+    }
+
+    #[test]
+    fn stamps_of_a_start_that_the_card_numbers_late_stay_dated_and_so_do_those_of_its_other_starts() {
+        let time = HeldTime::at(1_000, Source::Unknown);
+        let clock = Clock::new(1 << 31, time.clone(), []);
+        clock.observe();
+        let early = clock.now();
+        let older = Sample { stamp: Stamp { boot: 6, mono_ms: 0 }, unix_ms: 7_000, error_ms: 50, source: Source::Ntp };
+        assert_eq!(clock.move_to(7, [older], None), 1 << 31);
+        time.advance(60_000);
+        time.set_wall(1_800_000_060_000, Source::Ntp);
+        assert!(clock.observe().is_some_and(|sample| sample.stamp.boot == 7));
+        let dated = |stamp| clock.resolve(stamp).map(|wall| wall.unix_ms);
+        assert_eq!(dated(early), Some(1_800_000_000_000));
+        assert_eq!(dated(Stamp { boot: 7, ..early }), Some(1_800_000_000_000));
+        assert_eq!(dated(Stamp { boot: 6, mono_ms: 1 }), Some(7_001));
+        assert_eq!(clock.samples_of(7).len(), 2);
     }
 
     #[test]

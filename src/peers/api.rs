@@ -50,6 +50,8 @@ const POLLS_OF_ONE: usize = 4;
 const JOBS: usize = 2;
 /// Longest a request waits for its turn.
 const TURN: Duration = Duration::from_secs(20);
+/// A card that has not answered after that is not waited for; the place is kept until it does.
+const CARD_MAY_TAKE: Duration = Duration::from_secs(10);
 /// Gaps told at most; the last ones.
 const GAPS: usize = 500;
 
@@ -212,9 +214,10 @@ impl Api {
             let _places = places;
             work(&api)
         });
-        match done.await {
-            Ok(done) => done.map_err(|error| Refusal::store(&error)),
-            Err(fall) => {
+        match timeout(CARD_MAY_TAKE, done).await {
+            Err(_) => Err(Refusal::busy()),
+            Ok(Ok(done)) => done.map_err(|error| Refusal::store(&error)),
+            Ok(Err(fall)) => {
                 warn!(%fall, "Pull fell");
                 Err(Refusal::unavailable())
             }
@@ -234,6 +237,10 @@ impl Api {
         address: IpAddr,
     ) -> Result<Response, Refusal> {
         self.absence.heard(&peer.settings.name);
+        if !self.ground.archive.is_known() {
+            // Its cursor is good; it is the card that cannot tell yet.
+            return Err(Refusal::unavailable());
+        }
         let pull = Pull { peer: Arc::clone(&peer), query, encoding, address };
         match query.what {
             Asked::Again(range) => {
