@@ -481,7 +481,8 @@ impl Gateway {
         let (buffer, live, archive) = (self.buffer.clone(), self.live.clone(), Arc::clone(&self.archive));
         let known = self.keep.known();
         self.supervisor.unit(Stage::Peers, "card", move |stop| {
-            let (buffer, live, archive, mut known) = (buffer.clone(), live.clone(), Arc::clone(&archive), known.clone());
+            let (buffer, live, archive, mut known) =
+                (buffer.clone(), live.clone(), Arc::clone(&archive), known.clone());
             async move {
                 let mut recalled = *known.borrow_and_update();
                 while stop.run_until_cancelled(tokio::time::sleep(LOOK_AT_CARD)).await.is_some() {

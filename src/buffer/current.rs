@@ -150,9 +150,7 @@ impl Current {
     /// Looked at every second: a writer that is held up by the card cannot tell it.
     pub(super) fn look(&self) {
         self.ring.refuse_while_it_hangs();
-        if self.silent_for().is_some() || self.inner().keep.wrong().is_some() {
-            self.show();
-        }
+        self.show();
     }
 
     /// Nobody is to pull, from this store and those that take its place.

@@ -90,12 +90,9 @@ impl Desk {
         let version = records.values().map(|(version, _)| *version).max().unwrap_or(0);
         let papers = Papers { records: Some(records), ..Papers::default() };
         let desk = Arc::new(Self { papers: Mutex::new(papers), bell: Condvar::new() });
-        let mut scribe =
-            Scribe { folder: folder.to_owned(), database: Some(database), version, doubtful: false };
+        let mut scribe = Scribe { folder: folder.to_owned(), database: Some(database), version, doubtful: false };
         let at = Arc::clone(&desk);
-        if let Err(why) =
-            std::thread::Builder::new().name("records".to_owned()).spawn(move || scribe.run(&at))
-        {
+        if let Err(why) = std::thread::Builder::new().name("records".to_owned()).spawn(move || scribe.run(&at)) {
             error!(%why, "Scribe of the records not started");
             desk.lock().gone = true;
         }
@@ -158,7 +155,11 @@ impl Desk {
                 None => all.remove(key.as_slice()),
             };
         }
-        Some(all.into_iter().filter_map(|(key, value)| Some((key.get(prefix.len()..)?.to_vec(), value.clone()))).collect())
+        Some(
+            all.into_iter()
+                .filter_map(|(key, value)| Some((key.get(prefix.len()..)?.to_vec(), value.clone())))
+                .collect(),
+        )
     }
 
     /// Hands records in, all or nothing, and waits until they are on the card.
@@ -209,7 +210,11 @@ impl Desk {
         let mut papers = self.lock();
         papers.bytes = 0;
         let waiting = std::mem::take(&mut papers.waiting);
-        waiting.into_iter().filter(|(_, wish)| wish.manner == Manner::Hold).map(|(key, wish)| (key, wish.value)).collect()
+        waiting
+            .into_iter()
+            .filter(|(_, wish)| wish.manner == Manner::Hold)
+            .map(|(key, wish)| (key, wish.value))
+            .collect()
     }
 
     /// Takes over what another desk held.
@@ -229,7 +234,7 @@ impl Desk {
         let mut papers = self.lock();
         papers.leaving = true;
         self.bell.notify_all();
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + if papers.is_stuck() { Duration::ZERO } else { PATIENCE };
         while !papers.gone && Instant::now() < until {
             let pause = until.saturating_duration_since(Instant::now());
             papers = self.bell.wait_timeout(papers, pause).unwrap_or_else(PoisonError::into_inner).0;

@@ -198,7 +198,10 @@ impl Buffer {
         tokio::pin!(ended);
         while tokio::time::timeout(LOOK, &mut ended).await.is_err() {
             if self.current.ring().busy_for().is_some_and(|busy| busy >= LAST_TRY) {
-                warn!(readings = self.current.ring().count(), "The card does not answer; what it was to take is not stored");
+                warn!(
+                    readings = self.current.ring().count(),
+                    "The card does not answer; what it was to take is not stored"
+                );
                 self.current.ring().refuse_those_who_wait("the gateway is stopping");
                 return;
             }

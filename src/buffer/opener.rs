@@ -95,7 +95,8 @@ impl Opener {
 
     /// What the card holds, if it can be read; memory otherwise.
     fn without_writing(&self, why: String) -> First {
-        let opened = Buffer::open_as(&self.settings, Manner::Reading, Joints { why: why.clone(), ..self.joints.clone() });
+        let opened =
+            Buffer::open_as(&self.settings, Manner::Reading, Joints { why: why.clone(), ..self.joints.clone() });
         match opened {
             Ok(opened) => First::Opened(Box::new(opened)),
             Err(fault) => {

@@ -174,20 +174,12 @@ impl Ring {
 
     /// Waits until something is to be done. `due` makes of the time at which what waits must be written that at which the
     /// writer has anything to do.
-    pub(super) fn wait(
-        &self,
-        now: impl Fn() -> Duration,
-        due: impl Fn(Option<Duration>) -> Option<Duration>,
-    ) -> Call {
+    pub(super) fn wait(&self, now: impl Fn() -> Duration, due: impl Fn(Option<Duration>) -> Option<Duration>) -> Call {
         let mut held = self.lock();
         loop {
             let pause = due(held.due()).map(|due| due.saturating_sub(now()));
             if held.ends || !held.asked.is_empty() || held.arrived.is_some() || pause == Some(Duration::ZERO) {
-                return Call {
-                    asked: std::mem::take(&mut held.asked),
-                    ends: held.ends,
-                    arrived: held.arrived.take(),
-                };
+                return Call { asked: std::mem::take(&mut held.asked), ends: held.ends, arrived: held.arrived.take() };
             }
             let pause = pause.unwrap_or(Duration::from_secs(3600));
             held = self.bell.wait_timeout(held, pause).unwrap_or_else(PoisonError::into_inner).0;
@@ -315,7 +307,8 @@ impl Held {
     }
 
     fn may_be_at_once(&mut self, now: Duration) -> bool {
-        let come_back = u32::try_from(now.saturating_sub(self.used_since).as_secs() / PACE.as_secs()).unwrap_or(u32::MAX);
+        let come_back =
+            u32::try_from(now.saturating_sub(self.used_since).as_secs() / PACE.as_secs()).unwrap_or(u32::MAX);
         if come_back > 0 {
             self.used = self.used.saturating_sub(come_back);
             self.used_since = now;

@@ -164,7 +164,11 @@ impl Writer {
         self.blocks_since_newest = 0;
         self.refused = None;
         self.unsealed = None;
-        info!(waiting = self.ring.count(), next = self.next, "The card can be used; what was held in memory moves to it");
+        info!(
+            waiting = self.ring.count(),
+            next = self.next,
+            "The card can be used; what was held in memory moves to it"
+        );
     }
 
     /// A panic beneath costs the readings it held, which is told, but not the writer.

@@ -3,6 +3,7 @@
 mod announce;
 mod broker;
 mod buffer;
+mod card;
 mod drivers;
 mod layers;
 mod memory_card;
