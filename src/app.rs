@@ -8,7 +8,7 @@ use std::{
     fs,
     io::{self, IsTerminal, Write},
     net::{SocketAddr, TcpListener},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -16,7 +16,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use jiff::tz::TimeZone;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -36,7 +36,7 @@ use crate::{
     live::Live,
     panel, peers,
     port::gpio::{self, Pins},
-    reading::{Batch, Commit, Intake, PointId, Stored},
+    reading::{Batch, Commit, Intake, NotAccepted, PointId, Reading, Stored},
     signals::Signals,
     store::{Archive, Keep},
     supervisor::{Fall, Stage, Supervisor, chain},
@@ -55,6 +55,10 @@ const LAST_COMMIT: Duration = Duration::from_secs(2);
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(10);
 /// What a card that refuses writes may leave to be tried again.
 const MOST_UNKEPT: usize = 1_000;
+/// How often it is looked whether the card answers.
+const LOOK_AT_CARD: Duration = Duration::from_secs(1);
+/// A card that has not answered for so long is left to systemd's watchdog: only a new start may cure it.
+const GIVE_CARD_UP: Duration = Duration::from_secs(600);
 /// Where the code that claims the box is while nobody has, in the store's directory.
 const CLAIM_FILE: &str = "claim-code";
 /// How often a taken address is tried again.
@@ -178,7 +182,9 @@ pub async fn run(source: &Source) -> Result<Vec<String>, AppError> {
     signals.told_to_stop(|| {}).await;
     info!("Stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    Ok(gateway.stop().await)
+    let stubborn = gateway.stop().await;
+    info!("Stopped");
+    Ok(stubborn)
 }
 
 /// What people call the devices, and what hangs on each serial port.
@@ -213,6 +219,10 @@ fn faults_of(source: &Source) -> Vec<(String, String)> {
 #[allow(clippy::print_stdout, reason = "for the person who started it by hand")]
 fn tell_where(gateway: &Gateway, directory: &Path) {
     info!(fingerprint = gateway.fingerprint(), "The box's own certificate");
+    // Nobody may claim a box whose card is away: it may have an owner.
+    if !gateway.archive.is_known() {
+        return;
+    }
     let code = gateway.claim_code();
     if let (Some(code), true) = (&code, std::io::stdout().is_terminal()) {
         println!("Code to claim this box, asked by the panel at the first visit: {code}");
@@ -248,6 +258,7 @@ pub fn start(settings: Settings<Device>, faults: &[(String, String)], instead: I
     let (intake, batches) = Intake::new(INTAKE_DEPTH);
     gateway.take_in(batches);
     gateway.keep_time();
+    gateway.watch_over_card();
     let pins = instead.pins.or_else(|| open_pins(&settings, &gateway.board));
     let commune = settings.commune;
     let alarms = settings.watch.contacts.keys().cloned().collect();
@@ -277,22 +288,14 @@ pub fn start(settings: Settings<Device>, faults: &[(String, String)], instead: I
     Ok(gateway)
 }
 
-/// The store on the card or, when the card cannot be used at all, one in memory: measuring, announcing and serving go
-/// on, and the second value tells what is wrong.
-fn open_store(store: &config::Store) -> (buffer::Opened, Option<String>) {
-    let settings = buffer::Settings {
+/// The store on the card or, when the card cannot be used, what stands in for it: measuring, announcing and serving go
+/// on, and the store moves to the card by itself.
+fn open_store(store: &config::Store) -> buffer::Opened {
+    Buffer::begin(&buffer::Settings {
         directory: store.directory.clone(),
         size_limit: store.size_limit,
         commit_within: store.commit_within,
-    };
-    // A directory that is there already keeps the mode its owner gave it.
-    if let Err(wrong) = fs::DirBuilder::new().recursive(true).mode(0o700).create(&settings.directory) {
-        warn!(directory = %settings.directory.display(), %wrong, "The store's directory was not made");
-    }
-    match Buffer::open(&settings) {
-        Ok(opened) => (opened, None),
-        Err(fault) => (Buffer::in_memory(), Some(format!("{}; readings are held in memory only", chain(&fault)))),
-    }
+    })
 }
 
 /// Who may pull what, for the store to know what to lose first.
@@ -306,11 +309,19 @@ fn audience(settings: &Settings<Device>) -> buffer::Audience {
 }
 
 /// The box's own certificate; a passing one when the store's folder cannot hold it.
-fn own_certificate(store: &config::Store, host_names: &[String]) -> Result<tls::OwnCertificate, AppError> {
-    tls::own_certificate(&store.directory, host_names).or_else(|wrong| {
-        warn!(wrong = chain(&wrong), "A certificate for this start only");
+fn own_certificate(settings: &Settings<Device>, opened: &buffer::Opened) -> Result<tls::OwnCertificate, AppError> {
+    let host_names = &settings.panel.host_names;
+    let passing = || {
         let passing = tempfile::tempdir().map_err(AppError::Passing)?;
         tls::own_certificate(passing.path(), host_names).map_err(AppError::Certificate)
+    };
+    // A card that does not answer must not be asked again.
+    if !opened.buffer.archive().is_known() {
+        return passing();
+    }
+    tls::own_certificate(&settings.store.directory, host_names).or_else(|wrong| {
+        warn!(wrong = chain(&wrong), "A certificate for this start only");
+        passing()
     })
 }
 
@@ -419,26 +430,20 @@ fn mutual(
 impl Gateway {
     /// The store, the clock, the board and the points, before any part is started.
     fn open(settings: &Settings<Device>) -> Result<Self, AppError> {
-        let (opened, unusable) = open_store(&settings.store);
+        let opened = open_store(&settings.store);
         let clock = start_clock(settings.clock.clone(), &opened);
         let board = Board::new(clock.clone());
-        let no_card = unusable.is_some();
         let records_damaged = opened.findings.iter().any(|finding| finding.detail.starts_with(buffer::RECORDS));
-        board.set(Code::StoreRefusesWrites, "store", unusable);
-        for finding in &opened.findings {
-            match finding.code {
-                Some(code) => {
-                    board.raise(code, "store", finding.detail.clone());
-                }
-                None => info!(detail = finding.detail, "Store opened"),
-            }
-        }
+        opened.tell_findings(&board);
+        let own = own_certificate(settings, &opened)?;
         let buffer = opened.buffer;
         buffer.know_audience(audience(settings));
         buffer.start(clock.clone(), board.clone());
         let (archive, keep) = (buffer.archive(), buffer.keep());
+        // Until then it is told by whoever opened it; the store closes it once the card takes writes.
+        board.set(Code::StoreRefusesWrites, "store", opened.unusable);
         let consents = Consents::open(Arc::clone(&keep), clock.clone());
-        if no_card || records_damaged {
+        if records_damaged {
             // Withdrawals may be among what cannot be read.
             consents.doubt();
         }
@@ -447,7 +452,7 @@ impl Gateway {
             supervisor: Supervisor::new(board.clone()),
             keep,
             consents,
-            own: own_certificate(&settings.store, &settings.panel.host_names)?,
+            own,
             panel: None,
             peers: None,
             broker: None,
@@ -486,15 +491,37 @@ impl Gateway {
             let (batches, live, buffer) = (Arc::clone(&batches), live.clone(), buffer.clone());
             async move {
                 let mut batches = batches.lock().await;
+                let told = Told::default();
                 while let Some(Some(batch)) = stop.run_until_cancelled(batches.recv()).await {
-                    live.tell(&batch.readings);
-                    buffer.append(batch).await;
+                    live.tell(&told.news(&batch));
+                    buffer.append(told.followed(batch)).await;
                 }
                 batches.close();
                 while let Some(batch) = batches.recv().await {
                     buffer.append(batch).await;
                 }
                 buffer.close().await;
+                Ok(())
+            }
+        });
+    }
+
+    /// Looks every second whether the card still answers, and takes up what it last held once it can be read.
+    fn watch_over_card(&self) {
+        let (buffer, live, archive) = (self.buffer.clone(), self.live.clone(), Arc::clone(&self.archive));
+        let known = self.keep.known();
+        self.supervisor.unit(Stage::Peers, "card", move |stop| {
+            let (buffer, live, archive, mut known) =
+                (buffer.clone(), live.clone(), Arc::clone(&archive), known.clone());
+            async move {
+                let mut recalled = *known.borrow_and_update();
+                while stop.run_until_cancelled(tokio::time::sleep(LOOK_AT_CARD)).await.is_some() {
+                    buffer.look();
+                    if !recalled && *known.borrow_and_update() {
+                        recalled = true;
+                        live.recall(archive.latest().into_iter().map(|Stored { reading, .. }| reading));
+                    }
+                }
                 Ok(())
             }
         });
@@ -697,19 +724,62 @@ async fn try_again(
     }
 }
 
-/// Feeds systemd's watchdog as long as no unit that matters has been given up and the runtime turns.
+/// Feeds systemd's watchdog as long as the runtime and its blocking threads turn, and no card that once answered has been
+/// silent for ten minutes. One that has not answered since the start is no reason: the next start would find it the same.
 fn feed_watchdog(gateway: &Gateway) {
     let Some(every) = sd_notify::watchdog_enabled() else { return };
     let (stop, archive) = (gateway.supervisor.stop_of(Stage::Broker), Arc::clone(&gateway.archive));
+    let buffer = gateway.buffer.clone();
     tokio::spawn(async move {
         while stop.run_until_cancelled(tokio::time::sleep(every / 3)).await.is_some() {
-            // The store's answer is what a frozen card takes away.
             let archive = Arc::clone(&archive);
-            if tokio::task::spawn_blocking(move || archive.figures()).await.is_ok() {
+            let turns = tokio::time::timeout(every, tokio::task::spawn_blocking(move || archive.figures())).await;
+            let given_up = buffer.silent_for().is_some_and(|silent| silent >= GIVE_CARD_UP);
+            if turns.is_ok() && !given_up {
                 let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
             }
         }
     });
+}
+
+/// Values told to those who watch that the card did not take: their device sends them again, and that is no news.
+#[derive(Clone, Default)]
+struct Told(Arc<std::sync::Mutex<BTreeMap<PointId, Option<f64>>>>);
+
+impl Told {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PointId, Option<f64>>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// What of a batch was not told before.
+    fn news(&self, batch: &Batch) -> Vec<Reading> {
+        if batch.accepted.is_none() {
+            return batch.readings.clone();
+        }
+        let told = self.lock();
+        let again = |reading: &&Reading| told.get(&reading.point) != Some(&reading.value);
+        batch.readings.iter().filter(again).cloned().collect()
+    }
+
+    /// The batch, whose fate is heard of on its way to whoever waits for it.
+    fn followed(&self, batch: Batch) -> Batch {
+        let Some(waits) = batch.accepted else { return batch };
+        let (accepted, fate) = oneshot::channel();
+        let values: Vec<_> = batch.readings.iter().map(|reading| (reading.point.clone(), reading.value)).collect();
+        let told = self.clone();
+        tokio::spawn(async move {
+            let fate = fate.await.unwrap_or_else(|_| Err(NotAccepted("the gateway is stopping".to_owned())));
+            {
+                let mut told = told.lock();
+                match &fate {
+                    Ok(()) => told.retain(|point, _| values.iter().all(|(stored, _)| stored != point)),
+                    Err(_) => told.extend(values),
+                }
+            }
+            let _ = waits.send(fate);
+        });
+        Batch { accepted: Some(accepted), ..batch }
+    }
 }
 
 #[cfg(test)]
@@ -736,8 +806,8 @@ mod tests {
             size_limit: 64_000_000,
             commit_within: Duration::from_secs(1),
         };
-        let (_opened, unusable) = open_store(&store);
-        assert_eq!(unusable, None);
+        let opened = open_store(&store);
+        assert_eq!(opened.unusable, None);
         let mode = fs::metadata(&directory).expect("made").permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
     }

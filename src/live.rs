@@ -70,6 +70,14 @@ impl Live {
         self.forgotten.subscribe()
     }
 
+    /// What was known of points before this start, learnt late: of those not heard since. It is no news.
+    pub fn recall(&self, known: impl IntoIterator<Item = Reading>) {
+        let mut newest = self.newest.write().unwrap_or_else(PoisonError::into_inner);
+        for reading in known {
+            newest.entry(reading.point.clone()).or_insert(reading);
+        }
+    }
+
     /// Readings as they come.
     pub fn watch(&self) -> broadcast::Receiver<Arc<[Reading]>> {
         self.news.subscribe()

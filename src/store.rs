@@ -176,6 +176,11 @@ impl StoreError {
 pub trait Archive: Send + Sync {
     /// Names this store; a new one after the store was lost or replaced, so that old cursors are recognised.
     fn identity(&self) -> String;
+    /// Whether anything is known of what the card holds; until then there is nothing to page through, and no cursor means
+    /// anything.
+    fn is_known(&self) -> bool {
+        true
+    }
     /// A page of what is on the card.
     ///
     /// # Errors
@@ -244,6 +249,21 @@ pub trait Keep: Send + Sync {
     /// # Errors
     /// When the card cannot be read.
     fn list(&self, table: &str) -> Result<Entries, StoreError>;
+    /// Writes a record, or removes it when there is no value, that may wait: one the card does not take now counts from
+    /// now on, and is on the card once it takes records again. For what is better lost in a power cut than refused.
+    ///
+    /// # Errors
+    /// When the record is too large or too many wait.
+    fn hold(&self, table: &str, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
+        match value {
+            Some(value) => self.put(table, key, value),
+            None => self.remove(table, key),
+        }
+    }
+    /// Whether what the card holds is known, and a wake-up when it becomes so: a gateway may start without its card.
+    fn known(&self) -> watch::Receiver<bool> {
+        watch::Sender::new(true).subscribe()
+    }
 }
 
 /// Records as JSON, for those who keep structures rather than bytes.
@@ -254,6 +274,15 @@ pub trait KeepExt: Keep {
     /// When the card cannot be read.
     fn load<T: DeserializeOwned>(&self, table: &str, key: &str) -> Result<Option<T>, StoreError> {
         Ok(self.get(table, key.as_bytes())?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    /// Writes a record that may wait, see [`Keep::hold`].
+    ///
+    /// # Errors
+    /// When the record is too large or too many wait.
+    fn save_or_hold<T: Serialize>(&self, table: &str, key: &str, value: &T) -> Result<(), StoreError> {
+        let bytes = serde_json::to_vec(value).map_err(|e| StoreError::new(format!("encode {table}/{key}"), e))?;
+        self.hold(table, key.as_bytes(), Some(&bytes))
     }
 
     /// Writes a record.

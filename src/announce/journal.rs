@@ -32,6 +32,9 @@ const KEYS: usize = 500;
 /// A key asked again within this time is the same announcement; one that waited longer is stale.
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 
+/// Entries written while the card could not be read are numbered from here.
+const APART: u64 = 1 << 63;
+
 const JOURNAL: &str = "journal";
 const QUEUE: &str = "announce-queue";
 const ASKED: &str = "announce-keys";
@@ -75,6 +78,8 @@ struct Book {
     asked: VecDeque<Asked>,
     spent: Spent,
     last_id: u64,
+    /// Announcements with larger numbers were asked while the card could not be read.
+    apart_from: u64,
 }
 
 /// The part of the store that belongs to announcements.
@@ -89,7 +94,20 @@ impl Journal {
     /// Records that cannot be read are left out and logged.
     pub(crate) fn open(keep: Arc<dyn Keep>, clock: Clock) -> (Self, Vec<Item>, Vec<Item>) {
         let mut book = Book::default();
-        for (key, bytes) in listed(keep.as_ref(), JOURNAL) {
+        if !*keep.known().borrow() {
+            // Numbers no card has, until it can be read.
+            book.next = APART;
+            book.last_id = u64::from(clock.boot()) * 1_000;
+            book.apart_from = book.last_id;
+            return (Self { keep, clock, book: Mutex::new(book) }, Vec::new(), Vec::new());
+        }
+        let (book, waiting, playing) = Self::read(keep.as_ref());
+        (Self { keep, clock, book: Mutex::new(book) }, waiting, playing)
+    }
+
+    fn read(keep: &dyn Keep) -> (Book, Vec<Item>, Vec<Item>) {
+        let mut book = Book::default();
+        for (key, bytes) in listed(keep, JOURNAL) {
             let (Some(number), Ok(entry)) = (number(&key), serde_json::from_slice::<JournalEntry>(&bytes)) else {
                 continue;
             };
@@ -99,18 +117,49 @@ impl Journal {
             book.latest.truncate(AT_HAND);
         }
         book.next = book.stored.back().map_or(0, |last| last + 1);
-        let asked = listed(keep.as_ref(), ASKED);
+        let asked = listed(keep, ASKED);
         let mut asked: Vec<Asked> = asked.iter().filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok()).collect();
         asked.sort_by_key(|asked| asked.at);
         book.asked = asked.into();
         book.spent = keep.load(SPENT, "day").ok().flatten().unwrap_or_default();
-        let records = listed(keep.as_ref(), QUEUE);
+        let records = listed(keep, QUEUE);
         let records: Vec<Record> = records.iter().filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok()).collect();
         let known = book.asked.iter().map(|a| a.id.0).chain(records.iter().map(|r| r.item.id.0)).max();
         book.last_id = book.last_id.max(known.unwrap_or(0));
         let (playing, waiting): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.playing);
         let items = |records: Vec<Record>| records.into_iter().map(|record| record.item).collect();
-        (Self { keep, clock, book: Mutex::new(book) }, items(waiting), items(playing))
+        (book, items(waiting), items(playing))
+    }
+
+    /// Takes up what the card holds, when it could not be read at the start: entries of meanwhile follow those of the card,
+    /// minutes are added, what was waiting or playing before the start is given back. A key is known from now on; asked
+    /// meanwhile too, its announcement was taken twice.
+    pub(crate) fn take_up(&self) -> (Vec<Item>, Vec<Item>) {
+        let meanwhile: Vec<_> =
+            listed(self.keep.as_ref(), JOURNAL).into_iter().filter(|(key, _)| number(key) >= Some(APART)).collect();
+        for (key, _) in &meanwhile {
+            self.told("an entry of meanwhile", self.keep.hold(JOURNAL, key, None));
+        }
+        let (spent, asked) = {
+            let book = self.lock();
+            (book.spent, book.asked.clone())
+        };
+        let (anew, waiting, playing) = Self::read(self.keep.as_ref());
+        let mut book = self.lock();
+        let (own, last_id) = (book.apart_from, book.last_id);
+        *book = anew;
+        book.last_id = book.last_id.max(last_id);
+        book.asked.retain(|known| asked.iter().all(|other| other.digest != known.digest));
+        book.asked.extend(asked);
+        if book.spent.day == spent.day || book.spent.day.is_none() {
+            book.spent = Spent { day: spent.day.or(book.spent.day), ms: book.spent.ms + spent.ms };
+        } else if spent.day.is_some() {
+            book.spent = spent;
+        }
+        drop(book);
+        self.write(meanwhile.iter().filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok()));
+        let of_before = |items: Vec<Item>| items.into_iter().filter(|item| item.id.0 <= own).collect();
+        (of_before(waiting), of_before(playing))
     }
 
     /// A number never given before.
@@ -165,29 +214,32 @@ impl Journal {
         let forgotten = if book.asked.len() > KEYS { book.asked.pop_front() } else { None };
         drop(book);
         if let Some(old) = forgotten {
-            self.told("the bound of keys", self.keep.remove(ASKED, &old.digest));
+            self.told("the bound of keys", self.keep.hold(ASKED, &old.digest, None));
         }
     }
 
     /// From now on a crash is a failure of this announcement.
     pub(crate) fn mark_playing(&self, item: &Item) {
-        self.told("an announcement that begins", self.keep_record(item, true));
+        self.told("an announcement that begins", self.hold_record(item, true));
     }
 
     /// It waits again, after it was cut.
     pub(crate) fn mark_waiting(&self, item: &Item) {
-        self.told("an announcement that was cut", self.keep_record(item, false));
+        self.told("an announcement that was cut", self.hold_record(item, false));
     }
 
     /// It has ended.
     pub(crate) fn forget(&self, id: AnnouncementId) {
-        self.told("an announcement that ended", self.keep.remove(QUEUE, &id.0.to_be_bytes()));
+        self.told("an announcement that ended", self.keep.hold(QUEUE, &id.0.to_be_bytes(), None));
     }
 
     fn keep_record(&self, item: &Item, playing: bool) -> Result<(), StoreError> {
-        let record = serde_json::to_vec(&Record { item: item.clone(), playing });
-        let record = record.map_err(|error| StoreError::new(format!("encode announcement {}", item.id), error))?;
-        self.keep.put(QUEUE, &item.id.0.to_be_bytes(), &record)
+        self.keep.put(QUEUE, &item.id.0.to_be_bytes(), &record(item, playing)?)
+    }
+
+    /// As it is now; a card that refuses or hangs learns of it later, and only of the last word.
+    fn hold_record(&self, item: &Item, playing: bool) -> Result<(), StoreError> {
+        self.keep.hold(QUEUE, &item.id.0.to_be_bytes(), Some(&record(item, playing)?))
     }
 
     /// Writes entries down, in memory even when the card refuses them.
@@ -203,10 +255,10 @@ impl Journal {
             let oldest = if book.stored.len() > ENTRIES { book.stored.pop_front() } else { None };
             drop(book);
             if let Ok(bytes) = bytes {
-                self.told("a journal entry", self.keep.put(JOURNAL, &number.to_be_bytes(), &bytes));
+                self.told("a journal entry", self.keep.hold(JOURNAL, &number.to_be_bytes(), Some(&bytes)));
             }
             if let Some(oldest) = oldest {
-                self.told("the journal's bound", self.keep.remove(JOURNAL, &oldest.to_be_bytes()));
+                self.told("the journal's bound", self.keep.hold(JOURNAL, &oldest.to_be_bytes(), None));
             }
         }
     }
@@ -242,7 +294,7 @@ impl Journal {
         book.spent = Spent { day: today.or(book.spent.day), ms };
         let spent = book.spent;
         drop(book);
-        self.told("the day's minutes", self.keep.save(SPENT, "day", &spent));
+        self.told("the day's minutes", self.keep.save_or_hold(SPENT, "day", &spent));
     }
 
     fn told(&self, what: &str, kept: Result<(), StoreError>) {
@@ -270,6 +322,11 @@ impl Item {
             end,
         }
     }
+}
+
+fn record(item: &Item, playing: bool) -> Result<Vec<u8>, StoreError> {
+    let record = serde_json::to_vec(&Record { item: item.clone(), playing });
+    record.map_err(|error| StoreError::new(format!("encode announcement {}", item.id), error))
 }
 
 fn listed(keep: &dyn Keep, table: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -334,6 +391,59 @@ mod tests {
         assert_eq!(waiting, [item(2, None), item(3, None)]);
         assert_eq!(playing, [item(1, None)]);
         assert_eq!(journal.new_id(), AnnouncementId(4), "4 left no trace; 3 did");
+    }
+
+    /// A card that can be read only from some moment on.
+    struct Late {
+        memory: MemoryKeep,
+        known: tokio::sync::watch::Sender<bool>,
+    }
+
+    impl Keep for Late {
+        fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            self.memory.get(table, key)
+        }
+        fn put(&self, table: &str, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+            self.memory.put(table, key, value)
+        }
+        fn remove(&self, table: &str, key: &[u8]) -> Result<(), StoreError> {
+            self.memory.remove(table, key)
+        }
+        fn list(&self, table: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+            self.memory.list(table)
+        }
+        fn known(&self) -> tokio::sync::watch::Receiver<bool> {
+            self.known.subscribe()
+        }
+    }
+
+    #[test]
+    fn what_the_card_holds_is_taken_up_late_and_what_happened_meanwhile_follows_it() {
+        let keep = Arc::new(Late { memory: MemoryKeep::default(), known: tokio::sync::watch::Sender::new(true) });
+        let clock = Clock::new(1, HeldTime::at(0, Source::Ntp), []);
+        let (before, ..) = Journal::open(keep.clone(), clock.clone());
+        let entry = |id| item(id, None).entry("bourg".into(), clock.now(), Duration::from_secs(3), End::Played);
+        before.write([entry(1), entry(2)]);
+        before.keep_waiting(&item(3, Some("k3"))).expect("kept");
+        before.remember_key(&item(3, Some("k3")));
+        before.keep_waiting(&item(4, None)).expect("kept");
+        before.mark_playing(&item(4, None));
+
+        keep.known.send_replace(false);
+        let (journal, waiting, playing) = Journal::open(keep.clone(), clock.clone());
+        assert!(waiting.is_empty() && playing.is_empty());
+        let id = journal.new_id();
+        assert!(id.0 > 4);
+        journal.write([entry(id.0)]);
+        journal.keep_waiting(&item(id.0 + 1, None)).expect("held");
+        keep.known.send_replace(true);
+        assert_eq!(journal.take_up(), (vec![item(3, Some("k3"))], vec![item(4, None)]));
+        assert_eq!(journal.asked_before("k3"), Some(AnnouncementId(3)));
+        let ids = |journal: &Journal| journal.latest(9).iter().map(|entry| entry.id.0).collect::<Vec<_>>();
+        assert_eq!(ids(&journal), [id.0, 2, 1]);
+        let (again, ..) = Journal::open(keep.clone(), clock.clone());
+        assert_eq!(ids(&again), [id.0, 2, 1]);
+        assert!(again.new_id() > id);
     }
 
     #[test]

@@ -124,9 +124,32 @@ fn open(
     for item in broken {
         desk.write_failed(&item, "the gateway stopped while it was playing");
     }
+    take_up_when_known(&desk);
     let unit = Arc::clone(&desk);
     desk.ground.supervisor.unit(Stage::Announce, UNIT, move |stop| turns::take_turns(Arc::clone(&unit), stop));
     Arc::new(Counter(desk))
+}
+
+/// A gateway may start without its card: what that holds is taken up once it can be read.
+fn take_up_when_known(desk: &Arc<Desk>) {
+    let mut known = desk.ground.keep.known();
+    if *known.borrow_and_update() {
+        return;
+    }
+    let (desk, stop) = (Arc::clone(desk), desk.ground.supervisor.stop_of(Stage::Announce));
+    tokio::spawn(stop.run_until_cancelled_owned(async move {
+        if known.wait_for(|known| *known).await.is_err() {
+            return;
+        }
+        let Ok((waiting, broken)) = desk.on_card(Journal::take_up).await else { return };
+        for item in broken {
+            desk.write_failed(&item, "the gateway stopped while it was playing");
+        }
+        for item in waiting {
+            desk.queue().push(item);
+        }
+        desk.changed();
+    }));
 }
 
 /// Everything the two sides share: those who ask, and the unit that plays.

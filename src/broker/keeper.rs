@@ -110,10 +110,7 @@ fn write(keep: &dyn Keep, group: Vec<Record>) {
             continue;
         }
         let table = record.table.name();
-        let outcome = match &record.value {
-            Some(value) => keep.put(table, &record.key, value),
-            None => keep.remove(table, &record.key),
-        };
+        let outcome = keep.hold(table, &record.key, record.value.as_deref());
         if let Err(error) = outcome {
             refused += 1;
             if refused == 1 {

@@ -350,14 +350,29 @@ fn watch_over(supervisor: &Supervisor, front: &Arc<Front>, ground: &Ground) {
     });
 }
 
+async fn take_up_sessions(front: &Front, keep: &dyn Keep) {
+    if let Err(error) = front.sessions.restore(keep, &front.accounts).await {
+        warn!(why = chain(&error), "Sessions of absent clients not taken up again");
+    }
+}
+
 async fn watch(front: &Front, board: &Board, keep: &dyn Keep) {
+    let mut known = keep.known();
+    let mut partial = !*known.borrow_and_update();
     if !front.ready.is_cancelled() {
-        if let Err(error) = front.sessions.restore(keep, &front.accounts).await {
-            warn!(why = chain(&error), "Sessions of absent clients not taken up again");
+        if !partial {
+            take_up_sessions(front, keep).await;
         }
         front.ready.cancel();
     }
     loop {
+        if partial && *known.borrow_and_update() {
+            partial = false;
+            if let Err(error) = front.retained.take_up(keep) {
+                warn!(why = chain(&error), "Retained messages of the card not taken up");
+            }
+            take_up_sessions(front, keep).await;
+        }
         // A busy machine may be late once; a router that is gone fails the second test at once.
         let answer = match front.exchange.test().await {
             Err(Silent) => front.exchange.test().await,

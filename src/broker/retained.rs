@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -46,18 +49,36 @@ pub(super) struct Retained {
     shelf: RwLock<Shelf>,
     keeper: Keeper,
     most: usize,
+    /// The card may hold more than is known.
+    partial: AtomicBool,
 }
 
 impl Retained {
     /// What was left before the last stop.
     pub(super) fn open(keep: &dyn Keep, keeper: Keeper, most: usize) -> Result<Self, StoreError> {
         let mut shelf = Shelf::default();
-        for (key, record) in keep.list(Table::Retained.name())?.into_iter().take(most) {
+        let known = *keep.known().borrow();
+        let records = if known { keep.list(Table::Retained.name())? } else { Vec::new() };
+        for (key, record) in records.into_iter().take(most) {
             let Some((topic, message)) = decode(&key, &record) else { continue };
             shelf.bytes += topic.len() + message.payload.len();
             shelf.messages.insert(topic.into(), message);
         }
-        Ok(Self { shelf: RwLock::new(shelf), keeper, most })
+        Ok(Self { shelf: RwLock::new(shelf), keeper, most, partial: AtomicBool::new(!known) })
+    }
+
+    /// Takes up what the card holds, when it could not be read before. What was said or cleared meanwhile holds: the store
+    /// has it already.
+    pub(super) fn take_up(&self, keep: &dyn Keep) -> Result<(), StoreError> {
+        let records = keep.list(Table::Retained.name())?;
+        self.partial.store(false, Ordering::Relaxed);
+        for (key, record) in records {
+            let Some((topic, message)) = decode(&key, &record) else { continue };
+            if self.get(&topic).is_none() {
+                self.put(&topic.into(), message, Some(self.most));
+            }
+        }
+        Ok(())
     }
 
     /// A client's message. Tells when the card has it; `None` when there is nothing to wait for.
@@ -78,7 +99,7 @@ impl Retained {
 
     /// Removes a client's message, from the card too.
     pub(super) async fn clear(&self, topic: &Arc<str>) -> Option<Kept> {
-        if !self.forget(topic) {
+        if !self.forget(topic) && !self.partial.load(Ordering::Relaxed) {
             return None;
         }
         Some(self.keeper.remove(Table::Retained, topic.as_bytes()).await)

@@ -109,6 +109,10 @@ impl Sessions {
 
     async fn restore_one(&self, account: Arc<Account>, record: Record) -> Result<(), Silent> {
         let key = Key { account: Arc::clone(&account.name), client: record.client.into() };
+        // It came while the card could not be read: what it has now holds.
+        if self.entries().contains_key(&key) {
+            return Ok(());
+        }
         let session = self.create(key.clone(), Arc::clone(&account), false);
         for (text, qos) in record.filters.into_iter().take(MOST_FILTERS) {
             let (Ok(filter), Some(qos)) = (text.parse::<Filter>(), Qos::from_u8(qos)) else { continue };

@@ -7,9 +7,12 @@ use std::{
     os::unix::fs::FileExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
+use nix::errno::Errno;
+use tempfile::TempDir;
 use tracing::warn;
 
 /// What sled calls a segment: the grain in which its file grows, and what a damaged header costs.
@@ -33,6 +36,25 @@ pub(super) enum DatabaseFault {
     /// The files beneath it.
     #[error("{}", .0.display())]
     File(PathBuf, #[source] io::Error),
+}
+
+impl DatabaseFault {
+    /// Something may be in the page cache alone that will never reach the card, and that the system tells only once: what
+    /// was written since the last good sync is not to be believed.
+    pub(super) fn leaves_doubt(&self) -> bool {
+        match self {
+            Self::File(..) => true,
+            Self::Refused(error) => error.raw_os_error() == Some(Errno::EIO as i32),
+            _ => false,
+        }
+    }
+
+    /// The card takes no writes, and may yet be read.
+    fn is_of_writing(&self) -> bool {
+        let Self::Refused(error) = self else { return false };
+        let of_writing = [Errno::EROFS, Errno::ENOSPC, Errno::EDQUOT, Errno::EACCES, Errno::EPERM, Errno::EIO];
+        of_writing.iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
+    }
 }
 
 /// Runs `work`, turning a panic of sled into a fault.
@@ -90,12 +112,34 @@ pub(super) fn is_sound(folder: &Path) -> bool {
 pub(super) struct Database {
     pub(super) db: sled::Db,
     folder: PathBuf,
+    /// sled writes whenever it opens: one on a card that takes no writes is read in a copy elsewhere.
+    copy: Option<Arc<TempDir>>,
 }
 
 impl Database {
+    /// Opens or creates; what lies on a card that takes no writes is opened for reading.
+    pub(super) fn open(folder: &Path) -> Result<Self, DatabaseFault> {
+        match Self::open_to_write(folder) {
+            Err(fault) if fault.is_of_writing() && folder.join("db").exists() => {
+                Self::open_to_read(folder).map_err(|_| fault)
+            }
+            other => other,
+        }
+    }
+
+    /// A copy where there is room for one.
+    pub(super) fn open_to_read(folder: &Path) -> Result<Self, DatabaseFault> {
+        let place = tempfile::tempdir().or_else(|_| tempfile::tempdir_in("/dev/shm"));
+        let place = place.map_err(DatabaseFault::Refused)?;
+        let copied = copy_folder(folder, place.path());
+        copied.map_err(|error| DatabaseFault::File(folder.to_owned(), error))?;
+        let db = open_patiently(place.path())?;
+        Ok(Self { db, folder: folder.to_owned(), copy: Some(Arc::new(place)) })
+    }
+
     /// Opens or creates. Half-made snapshots go first; if sled then finds corruption, all snapshots go and it tries
     /// once more: they are only a shortcut to the log.
-    pub(super) fn open(folder: &Path) -> Result<Self, DatabaseFault> {
+    pub(super) fn open_to_write(folder: &Path) -> Result<Self, DatabaseFault> {
         if !is_sound(folder) {
             return Err(DatabaseFault::Header);
         }
@@ -108,7 +152,7 @@ impl Database {
             remove_snapshots(folder, |_| true)?;
             open_patiently(folder)
         })?;
-        let opened = Self { db, folder: folder.to_owned() };
+        let opened = Self { db, folder: folder.to_owned(), copy: None };
         sync_folder(folder)?;
         folder.parent().map_or(Ok(()), sync_folder)?;
         Ok(opened)
@@ -116,6 +160,9 @@ impl Database {
 
     /// Writes what `batch` holds, all or nothing, and returns once it is on the card.
     pub(super) fn write(&self, batch: sled::Batch) -> Result<(), DatabaseFault> {
+        if self.copy.is_some() {
+            return Err(DatabaseFault::Refused(Errno::EROFS.into()));
+        }
         guarded(|| {
             self.db.apply_batch(batch)?;
             self.db.flush()
@@ -154,6 +201,20 @@ impl Database {
     }
 }
 
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let (entry, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+        let place = to.join(name);
+        if entry.is_dir() {
+            fs::create_dir(&place)?;
+            copy_folder(&entry, &place)?;
+        } else {
+            fs::copy(&entry, &place)?;
+        }
+    }
+    Ok(())
+}
+
 fn config(folder: &Path) -> sled::Config {
     sled::Config::new()
         .path(folder)
@@ -169,7 +230,10 @@ fn remove_snapshots(folder: &Path, which: impl Fn(&str) -> bool) -> Result<(), D
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with("snap.") && which(&name) {
-            fs::remove_file(entry.path()).map_err(|e| DatabaseFault::File(entry.path(), e))?;
+            fs::remove_file(entry.path()).map_err(|error| match error.raw_os_error() {
+                Some(_) => DatabaseFault::Refused(error),
+                None => DatabaseFault::File(entry.path(), error),
+            })?;
         }
     }
     Ok(())

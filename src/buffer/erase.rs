@@ -2,7 +2,7 @@
 //! the head is cleared, what was set aside as damaged is removed. The order is written down first, so that a fall in
 //! between only delays it. What the card's own electronics keep of deleted blocks is beyond reach.
 
-use std::sync::{Arc, Weak, mpsc};
+use std::sync::{Arc, mpsc};
 
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -10,7 +10,6 @@ use tracing::{info, warn};
 use super::{
     inner::{Inner, locked},
     thin::{self, Plan},
-    writer::Message,
 };
 use crate::{
     clock::Clock,
@@ -56,17 +55,16 @@ impl Inner {
         if self.own.is_none() {
             return Err(refuse("there is no store on the card; what is in memory is forgotten at the restart"));
         }
-        let writer = self.room.writer.get().and_then(Weak::upgrade);
-        let writer = writer.filter(|_| self.board.get().is_some()).ok_or_else(|| refuse("the store is not at work"))?;
+        let ring = self.room.ring.get().filter(|ring| !ring.is_ending());
+        let ring = ring.ok_or_else(|| refuse("the store is not at work"))?;
         let upto = self.committed();
         let order = Order { point: point.clone(), before_ms, upto, done: 0, stays: false, erased: 0 };
         self.note(&order)?;
         let (answer, answered) = mpsc::sync_channel(1);
         // What waits for its commit now is meant too.
         let widest = Arc::new(Order { upto: u64::MAX, ..order.clone() });
-        let asked = writer.send(Message::SetApart { order: widest, answer });
-        drop(writer);
-        let upto = asked.ok().and_then(|()| answered.recv().ok()).ok_or_else(|| refuse("the store is stopping"))??;
+        ring.set_apart((widest, answer));
+        let upto = answered.recv().map_err(|_| refuse("the store is stopping"))??;
         self.carry_out(Order { upto, ..order })
     }
 
@@ -176,21 +174,21 @@ mod tests {
         buffer.append(Batch { readings, commit: Commit::Grouped, accepted: None }).await;
         buffer.commit().await;
         let order = Order { point: point.clone(), before_ms: None, upto: 10_000, done: 0, stays: false, erased: 0 };
-        buffer.inner.note(&order).expect("noted");
+        buffer.current.inner().note(&order).expect("noted");
         buffer.close().await;
         drop(buffer);
 
         let buffer = start(&settings);
         let begun = std::time::Instant::now();
-        while !buffer.inner.unfinished_orders().is_empty() {
+        while !buffer.current.inner().unfinished_orders().is_empty() {
             assert!(begun.elapsed() < Duration::from_secs(60), "the order is never carried out");
             tokio::task::yield_now().await;
         }
         let request = PageRequest { after: 0, upto: u64::MAX, limit: 20_000, points: None };
-        let entries = buffer.inner.page(&request).expect("a page").entries;
+        let entries = buffer.current.inner().page(&request).expect("a page").entries;
         let of_point = |entry: &&Entry| matches!(entry, Entry::Reading(stored) if stored.reading.point == point);
-        assert_eq!((entries.iter().filter(of_point).count(), buffer.inner.latest().len()), (0, 49));
-        let gaps = buffer.inner.gaps();
+        assert_eq!((entries.iter().filter(of_point).count(), buffer.current.inner().latest().len()), (0, 49));
+        let gaps = buffer.current.inner().gaps();
         assert_eq!(gaps.iter().map(|gap| (gap.count, gap.cause)).collect::<Vec<_>>(), [(200, Cause::Erased)]);
         buffer.close().await;
     }

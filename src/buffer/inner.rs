@@ -12,7 +12,7 @@ use std::{
 
 use nix::sys::{
     stat::{major, minor},
-    statvfs::statvfs,
+    statvfs::{FsFlags, statvfs},
 };
 use tokio::sync::watch;
 use tracing::warn;
@@ -33,7 +33,7 @@ use crate::{
     clock::{Clock, Note, Stamp},
     condition::{Board, Code},
     reading::{PointId, Reading, Stored},
-    store::{Archive, Bucket, Cause, Entry, Gap, Keep, Page, PageRequest, SetAside, StoreError, StoreFigures},
+    store::{Archive, Bucket, Cause, Entry, Gap, Page, PageRequest, SetAside, StoreError, StoreFigures},
     supervisor::chain,
 };
 
@@ -141,7 +141,8 @@ pub(super) struct Inner {
     pub directory: PathBuf,
     pub size_limit: u64,
     pub identity: [u8; 16],
-    pub keep: Arc<dyn KeepDebug>,
+    pub keep: Arc<CardKeep>,
+    /// The same, once the card could be read.
     pub own: Option<Arc<CardKeep>>,
     pub aside: Aside,
     pub state: RwLock<State>,
@@ -157,13 +158,10 @@ pub(super) struct Inner {
     pub board: OnceLock<Board>,
     pub waiting: AtomicU64,
     pub bytes: AtomicU64,
-    /// What the device had written before this start.
-    pub written_before: u64,
+    pub device: Device,
+    /// Of the oldest segment, as last known, for when the shelf is held by somebody who waits for the card.
+    pub oldest: AtomicU64,
 }
-
-/// A [`Keep`] that can stand in a structure that is printed for debugging.
-pub(super) trait KeepDebug: Keep + std::fmt::Debug {}
-impl<K: Keep + std::fmt::Debug> KeepDebug for K {}
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -184,6 +182,12 @@ impl Inner {
 
     pub(super) fn clock(&self) -> Clock {
         self.clock.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on there is a clock to date by and a board to tell on.
+    pub(super) fn start(&self, clock: &Clock, board: &Board) {
+        *self.clock.write().unwrap_or_else(PoisonError::into_inner) = clock.clone();
+        let _ = self.board.set(board.clone());
     }
 
     pub(super) fn committed(&self) -> u64 {
@@ -216,6 +220,7 @@ impl Inner {
             let mut state = self.write();
             let pulled = self.room.pulled_by_any(&state.acknowledged);
             let unread = gap.last.saturating_sub(pulled.max(gap.first - 1));
+            let unread = if self.room.is_awaited() { unread } else { 0 };
             let added = state.gaps.add(gap);
             match cause {
                 Cause::SizeLimit => added.min(unread).saturating_sub(counted),
@@ -560,8 +565,11 @@ impl Archive for Inner {
     }
 
     fn figures(&self) -> StoreFigures {
-        // The shelf first: whoever holds it may be salvaging a segment, and the writer must not wait behind us for that.
-        let oldest = locked(&self.shelf).oldest();
+        // Whoever holds the shelf may be waiting for the card, and who asks for figures must not.
+        if let Ok(shelf) = self.shelf.try_lock() {
+            self.oldest.store(shelf.oldest().unwrap_or(0), Ordering::Relaxed);
+        }
+        let oldest = Some(self.oldest.load(Ordering::Relaxed)).filter(|oldest| *oldest > 0);
         let state = self.read();
         let first_slot = state.slots.iter().find(|slot| !slot.readings.is_empty()).map(|slot| slot.first);
         let last_seq = self.committed();
@@ -574,7 +582,7 @@ impl Archive for Inner {
             bytes: self.bytes.load(Ordering::Relaxed),
             bytes_limit: self.size_limit,
             lost: state.lost,
-            written: device_written(&self.directory).saturating_sub(self.written_before),
+            written: self.device.written(),
         }
     }
 }
@@ -631,14 +639,37 @@ pub(super) fn free_bytes(folder: &Path) -> u64 {
     statvfs(folder).map_or(u64::MAX, |stat| u64::from(stat.blocks_available()) * u64::from(stat.fragment_size()))
 }
 
-/// Bytes written so far to the device a folder lies on, by anyone, as the kernel counts them: what wears a card. 0 where
-/// there is no such device.
-pub(super) fn device_written(folder: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(device) = fs::metadata(folder).map(|data| data.dev()) else { return 0 };
-    let path = format!("/sys/dev/block/{}:{}/stat", major(device), minor(device));
-    let text = fs::read_to_string(path).unwrap_or_default();
-    // source: Documentation/block/stat.rst, field 7, in sectors of 512 bytes.
-    let sectors = text.split_whitespace().nth(6).and_then(|number| number.parse::<u64>().ok());
-    sectors.unwrap_or(0) * 512
+/// Whether the folder lies on a file system that was mounted, or turned, read-only.
+pub(super) fn takes_no_writes(folder: &Path) -> bool {
+    statvfs(folder).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY))
+}
+
+/// The device the store lies on, as the kernel counts what is written to it by anyone: what wears a card.
+#[derive(Debug, Default)]
+pub(super) struct Device {
+    statistics: Option<PathBuf>,
+    before: u64,
+}
+
+impl Device {
+    /// Counts from now. The card is asked once, here: one that hangs later holds up nobody who asks for figures.
+    pub(super) fn of(folder: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let device = fs::metadata(folder).ok().map(|data| data.dev());
+        let path = |device| PathBuf::from(format!("/sys/dev/block/{}:{}/stat", major(device), minor(device)));
+        let mut found = Self { statistics: device.map(path), before: 0 };
+        found.before = found.total();
+        found
+    }
+
+    /// Bytes since; 0 where there is no such device.
+    fn written(&self) -> u64 {
+        self.total().saturating_sub(self.before)
+    }
+
+    fn total(&self) -> u64 {
+        let text = self.statistics.as_ref().map(fs::read_to_string).and_then(Result::ok).unwrap_or_default();
+        // source: Documentation/block/stat.rst, field 7, in sectors of 512 bytes.
+        text.split_whitespace().nth(6).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 512
+    }
 }

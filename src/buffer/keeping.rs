@@ -8,15 +8,14 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
+    time::Duration,
 };
 
 use super::{
     bytes::Cursor,
     database::{Database, DatabaseFault, guarded, sync_folder},
+    desk::{Desk, Manner},
 };
 use crate::store::{Keep, StoreError};
 
@@ -32,7 +31,7 @@ const REMOVED: u8 = 2;
 const BLOATED: u64 = 8 << 20;
 
 /// Keys and values, in order of key.
-type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+pub(super) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Tables of the store itself begin with this, which no part's table may.
 const OWN: char = '\u{1}';
@@ -44,7 +43,7 @@ struct Envelope<'a> {
     length: usize,
 }
 
-fn seal(version: u64, key: &[u8], value: Option<&[u8]>) -> Vec<u8> {
+pub(super) fn seal(version: u64, key: &[u8], value: Option<&[u8]>) -> Vec<u8> {
     let body = value.unwrap_or_default();
     let mut out = Vec::with_capacity(HEADER + key.len() + body.len());
     out.extend(MAGIC);
@@ -80,13 +79,11 @@ pub(super) struct KeepState {
     pub damage: Option<String>,
 }
 
-/// The records on the card.
+/// The records: all of them in memory, and a scribe that brings what is new to the card. So no reader ever waits for the
+/// card, and whoever writes waits [`PATIENCE`] at most.
 #[derive(Debug)]
 pub(super) struct CardKeep {
-    folder: PathBuf,
-    /// `None` after a failed write, until it opens again: sled does not recover from one by itself.
-    database: Mutex<Option<Database>>,
-    version: AtomicU64,
+    desk: Arc<Desk>,
 }
 
 impl CardKeep {
@@ -105,111 +102,129 @@ impl CardKeep {
             Err(fault @ DatabaseFault::Refused(_)) => return Err(StoreError::new("open the records", fault)),
             Err(fault) => {
                 state.damage = Some(format!("the records did not open: {fault}"));
-                (BTreeMap::new(), 0, None)
+                (Records::new(), 0, None)
             }
         };
-        let version = records.values().map(|(version, _)| *version).max().unwrap_or(0);
-        let made = own_key("store", b"made");
-        if existed && there && !records.contains_key(&made) && state.damage.is_none() {
-            state.damage = Some("the records were emptied".to_owned());
-        } else if existed && !there {
-            state.damage = Some("the folder of the records is gone".to_owned());
-        } else if damaged > 0 {
-            state.damage = Some(format!("{damaged} records do not decode"));
-        }
-        let keep = |database, version| Self {
-            folder: folder.to_owned(),
-            database: Mutex::new(database),
-            version: AtomicU64::new(version),
-        };
+        state.damage = state.damage.or_else(|| what_is_wrong(existed, there, damaged, &records));
         if state.damage.is_some() && there {
             drop(database);
             let records = salvage(folder);
             let place = aside(folder)?;
             let count = records.values().filter(|(_, value)| value.is_some()).count();
-            let version = records.values().map(|(version, _)| *version).max().unwrap_or(0);
             let damage = state.damage.take().unwrap_or_default();
             state.damage = Some(format!("{damage}; {count} saved, the rest set aside in {}", place.display()));
-            return Ok((keep(Some(write_anew(folder, &records)?), version), state));
+            return Ok((Self::with(folder, write_anew(folder, &records)?, records), state));
         }
         let database = match database {
             Some(database) if is_bloated(&database, &records) => {
                 drop(database);
-                Some(write_anew(folder, &records)?)
+                write_anew(folder, &records)?
             }
-            other => other,
+            Some(database) => database,
+            None => Database::open(folder).map_err(|fault| StoreError::new("open the records", fault))?,
         };
-        let kept = keep(database, version);
+        let is_new = records.is_empty();
+        let kept = Self::with(folder, database, records);
         // So that an emptied database is never taken for a new one. A full card is no reason not to open.
-        if records.is_empty() {
+        if is_new {
             let _ = kept.own_put("store", b"made", b"");
         }
         Ok((kept, state))
     }
 
-    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, DatabaseFault>) -> Result<T, DatabaseFault> {
-        let mut held = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let database = match held.take() {
-            Some(database) => database,
-            None => Database::open(&self.folder)?,
-        };
-        let result = work(&database);
-        if result.is_ok() {
-            *held = Some(database);
-        }
-        result
+    /// Reads the records of a card that takes no writes; what is handed in is held for the day it does.
+    pub(super) fn open_to_read(folder: &Path) -> Result<Self, StoreError> {
+        let read = Database::open_to_read(folder).and_then(|database| read_all(&database));
+        let records = read.map_err(|fault| StoreError::new("read the records", fault))?.records;
+        Ok(Self { desk: Arc::new(Desk::without_scribe(Some(records))) })
     }
 
-    fn write(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DatabaseFault> {
-        let version = self.version.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut batch = sled::Batch::default();
-        batch.insert(key, seal(version, key, value));
-        self.with(|database| database.write(batch))
+    /// Records of a card that cannot be read: none is known, and those that may wait for the card are held.
+    pub(super) fn unread() -> Self {
+        Self { desk: Arc::new(Desk::without_scribe(None)) }
     }
 
-    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DatabaseFault> {
-        let bytes = self.with(|database| database.get(key))?;
-        let envelope = bytes.as_deref().and_then(unseal);
-        Ok(envelope.and_then(|envelope| envelope.value).map(<[u8]>::to_vec))
+    fn with(folder: &Path, database: Database, records: Records) -> Self {
+        Self { desk: Desk::open(folder, database, records) }
     }
 
-    fn list_raw(&self, prefix: &[u8]) -> Result<Pairs, DatabaseFault> {
-        let pairs = self.with(|database| database.list(prefix))?;
-        let record = |(key, value): &(sled::IVec, sled::IVec)| {
-            Some((key.get(prefix.len()..)?.to_vec(), unseal(value)?.value?.to_vec()))
-        };
-        Ok(pairs.iter().filter_map(record).collect())
+    /// Takes over what was held for the card while these records could not be read. What is newer wins.
+    pub(super) fn inherit(&self, from: &Self) {
+        self.desk.inherit(from.desk.leave());
+    }
+
+    /// Whether the records of the card are known.
+    pub(super) fn is_known(&self) -> bool {
+        self.desk.is_known()
+    }
+
+    /// What keeps records from the card now, in words.
+    pub(super) fn wrong(&self) -> Option<String> {
+        self.desk.wrong()
+    }
+
+    /// For how long a write has been under way.
+    pub(super) fn writing_for(&self) -> Option<Duration> {
+        self.desk.writing_for()
+    }
+
+    fn put_all(&self, story: &str, records: Vec<(Vec<u8>, Option<Vec<u8>>)>, manner: Manner) -> Result<(), StoreError> {
+        self.desk.put(records, manner).map_err(|why| StoreError::new(story, why))
     }
 
     /// A record of the store's own.
     pub(super) fn own_put(&self, table: &str, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.write(&own_key(table, key), Some(value)).map_err(|f| StoreError::new(format!("write {table}"), f))
+        self.own_put_all(table, &[(key.to_vec(), value.to_vec())])
     }
 
     /// Many records of the store's own at once.
     pub(super) fn own_put_all(&self, table: &str, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StoreError> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        let mut batch = sled::Batch::default();
-        for (key, value) in records {
-            let key = own_key(table, key);
-            let version = self.version.fetch_add(1, Ordering::Relaxed) + 1;
-            let sealed = seal(version, &key, Some(value));
-            batch.insert(key, sealed);
-        }
-        self.with(|database| database.write(batch)).map_err(|f| StoreError::new(format!("write {table}"), f))
+        let records = records.iter().map(|(key, value)| (own_key(table, key), Some(value.clone())));
+        self.put_all(&format!("write {table}"), records.collect(), Manner::Refuse)
     }
 
     /// Removes a record of the store's own.
     pub(super) fn own_remove(&self, table: &str, key: &[u8]) -> Result<(), StoreError> {
-        self.write(&own_key(table, key), None).map_err(|f| StoreError::new(format!("remove from {table}"), f))
+        self.put_all(&format!("remove from {table}"), vec![(own_key(table, key), None)], Manner::Refuse)
     }
 
     /// All records of one of the store's own tables.
     pub(super) fn own_list(&self, table: &str) -> Result<Pairs, StoreError> {
-        self.list_raw(&own_key(table, b"")).map_err(|f| StoreError::new(format!("read {table}"), f))
+        self.desk.list(&own_key(table, b"")).ok_or_else(|| unread(table))
     }
+
+    fn put_one(&self, table: &str, key: &[u8], value: Option<&[u8]>, manner: Manner) -> Result<(), StoreError> {
+        let key = full_key(table, key)?;
+        if let Some(value) = value.filter(|value| value.len() > MOST_VALUE) {
+            let doing = format!("write a record of {table}: {} bytes, {MOST_VALUE} at most are kept", value.len());
+            return Err(StoreError { doing, source: None });
+        }
+        if value.is_none() && self.desk.has(&key) == Some(false) {
+            return Ok(());
+        }
+        let story = if value.is_some() { "write" } else { "remove" };
+        self.put_all(&format!("{story} a record of {table}"), vec![(key, value.map(<[u8]>::to_vec))], manner)
+    }
+}
+
+impl Drop for CardKeep {
+    fn drop(&mut self) {
+        self.desk.end();
+    }
+}
+
+fn what_is_wrong(existed: bool, there: bool, damaged: usize, records: &Records) -> Option<String> {
+    if existed && there && !records.contains_key(&own_key("store", b"made")) {
+        Some("the records were emptied".to_owned())
+    } else if existed && !there {
+        Some("the folder of the records is gone".to_owned())
+    } else {
+        (damaged > 0).then(|| format!("{damaged} records do not decode"))
+    }
+}
+
+fn unread(table: &str) -> StoreError {
+    StoreError { doing: format!("read {table}: the card could not be read yet"), source: None }
 }
 
 fn own_key(table: &str, key: &[u8]) -> Vec<u8> {
@@ -229,34 +244,28 @@ fn full_key(table: &str, key: &[u8]) -> Result<Vec<u8>, StoreError> {
 
 impl Keep for CardKeep {
     fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.read(&full_key(table, key)?).map_err(|f| StoreError::new(format!("read a record of {table}"), f))
+        self.desk.get(&full_key(table, key)?).ok_or_else(|| unread(table))
     }
 
     fn put(&self, table: &str, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        let key = full_key(table, key)?;
-        if value.len() > MOST_VALUE {
-            let doing = format!("write a record of {table}: {} bytes, {MOST_VALUE} at most are kept", value.len());
-            return Err(StoreError { doing, source: None });
-        }
-        self.write(&key, Some(value)).map_err(|f| StoreError::new(format!("write a record of {table}"), f))
+        self.put_one(table, key, Some(value), Manner::Refuse)
     }
 
     fn remove(&self, table: &str, key: &[u8]) -> Result<(), StoreError> {
-        let full = full_key(table, key)?;
-        if self.get(table, key)?.is_none() {
-            return Ok(());
-        }
-        self.write(&full, None).map_err(|f| StoreError::new(format!("remove a record of {table}"), f))
+        self.put_one(table, key, None, Manner::Refuse)
     }
 
-    fn list(&self, table: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
-        let prefix = full_key(table, b"")?;
-        self.list_raw(&prefix).map_err(|f| StoreError::new(format!("read the records of {table}"), f))
+    fn list(&self, table: &str) -> Result<Pairs, StoreError> {
+        self.desk.list(&full_key(table, b"")?).ok_or_else(|| unread(table))
+    }
+
+    fn hold(&self, table: &str, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
+        self.put_one(table, key, value, Manner::Hold)
     }
 }
 
 /// By key: version, and value unless removed.
-type Records = BTreeMap<Vec<u8>, (u64, Option<Vec<u8>>)>;
+pub(super) type Records = BTreeMap<Vec<u8>, (u64, Option<Vec<u8>>)>;
 
 struct Read {
     records: Records,
@@ -309,7 +318,7 @@ fn beside(folder: &Path, word: &str) -> PathBuf {
 }
 
 /// Writes the records that are not removed to a new folder and puts it in the place of the old.
-fn write_anew(folder: &Path, records: &Records) -> Result<Database, StoreError> {
+pub(super) fn write_anew(folder: &Path, records: &Records) -> Result<Database, StoreError> {
     let fault = |fault: DatabaseFault| StoreError::new("write the records anew", fault);
     let next = beside(folder, ".next");
     let _ = fs::remove_dir_all(&next);

@@ -55,6 +55,12 @@ impl Mark {
     }
 }
 
+/// Of two pages the one written last.
+fn newest(bytes: &[u8]) -> Option<(u64, Mark)> {
+    let pages = [0, PAGE as usize].map(|at| bytes.get(at..).and_then(Mark::read));
+    pages.into_iter().flatten().max_by_key(|(turn, _)| *turn)
+}
+
 /// The marker file, locked.
 #[derive(Debug)]
 pub(super) struct Marker {
@@ -72,11 +78,16 @@ impl Marker {
         let mut bytes = Vec::new();
         // A marker that cannot be read is a damaged one, not a reason to stay down.
         let _ = (&mut *file).take(2 * PAGE).read_to_end(&mut bytes);
-        let pages = [0, PAGE as usize].map(|at| bytes.get(at..).and_then(Mark::read));
-        let newest = pages.into_iter().flatten().max_by_key(|(turn, _)| *turn);
-        let (turn, mark) = newest.unzip();
+        let (turn, mark) = newest(&bytes).unzip();
         let marker = Self { file, turn: turn.unwrap_or(0), mark: mark.unwrap_or_default() };
         Ok((marker, mark, !bytes.is_empty()))
+    }
+
+    /// Reads it without a lock, from a card that takes no writes.
+    pub(super) fn read(path: &Path) -> io::Result<Option<Mark>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(2 * PAGE).read_to_end(&mut bytes)?;
+        Ok(newest(&bytes).map(|(_, mark)| mark))
     }
 
     /// What it says now.

@@ -13,7 +13,9 @@
 pub mod block;
 mod bytes;
 mod column;
+mod current;
 mod database;
+mod desk;
 mod erase;
 mod gaps;
 pub mod head;
@@ -21,6 +23,8 @@ mod inner;
 mod keeping;
 mod marker;
 mod open;
+mod opener;
+mod ring;
 mod rollup;
 mod room;
 mod salvage;
@@ -35,19 +39,16 @@ mod writer;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tokio::sync::{Semaphore, oneshot};
-use tracing::error;
+use tokio::sync::oneshot;
+use tracing::{error, warn};
 
-use self::{
-    inner::{Inner, locked},
-    writer::{Message, Writer},
-};
-pub use self::{room::Audience, writer::RING};
+use self::{current::Current, inner::locked, writer::Writer};
+pub use self::{ring::RING, room::Audience};
 use crate::{
     clock::{Change, Clock, Note, Sample, Stamp},
     condition::{Board, Code},
@@ -55,8 +56,10 @@ use crate::{
     store::{Archive, Keep, StoreError},
 };
 
-/// Batches on their way to the writer; whoever brings more waits.
-const DEPTH: usize = 64;
+/// How often a writer that should end is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// The last commit may keep a stop waiting so long.
+const LAST_TRY: Duration = Duration::from_millis(3500);
 
 /// Where and how readings are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,11 +118,13 @@ pub struct Opened {
     pub newest_ms: Option<i64>,
     /// What was damaged, salvaged, lost.
     pub findings: Vec<Finding>,
+    /// Why the card cannot be written, when it cannot: what can be is served, and the store moves to the card by itself.
+    pub unusable: Option<String>,
 }
 
-/// Who works on the store's messages.
+/// Who works on what waits.
 enum Thread {
-    Ready(Box<Writer>, mpsc::Receiver<Message>),
+    Ready(Box<Writer>),
     Running(JoinHandle<()>),
     Ended,
 }
@@ -127,41 +132,37 @@ enum Thread {
 /// The store. Cheap to clone.
 #[derive(Clone)]
 pub struct Buffer {
-    inner: Arc<Inner>,
-    messages: Arc<mpsc::SyncSender<Message>>,
-    room: Arc<Semaphore>,
+    current: Arc<Current>,
+    commit_within: Duration,
+    started: Instant,
     thread: Arc<Mutex<Thread>>,
 }
 
 impl std::fmt::Debug for Buffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Buffer").field("directory", &self.inner.directory).finish_non_exhaustive()
+        f.debug_struct("Buffer").field("directory", &self.current.inner().directory).finish_non_exhaustive()
     }
 }
 
 impl Buffer {
-    fn new(inner: Arc<Inner>, writer: Writer) -> Self {
-        // Room for every batch that holds a permit, and for what is asked besides.
-        let (messages, heard) = mpsc::sync_channel(2 * DEPTH);
-        let thread = Thread::Ready(Box::new(writer), heard);
-        let messages = Arc::new(messages);
-        let _ = inner.room.writer.set(Arc::downgrade(&messages));
-        Self { inner, messages, room: Arc::new(Semaphore::new(DEPTH)), thread: Arc::new(Mutex::new(thread)) }
+    fn new(current: Arc<Current>, writer: Writer, commit_within: Duration) -> Self {
+        let thread = Arc::new(Mutex::new(Thread::Ready(Box::new(writer))));
+        Self { current, commit_within, started: Instant::now(), thread }
     }
 
     /// Tells who may pull what, which decides what goes first when the card is full. Before [`Buffer::start`].
     pub fn know_audience(&self, audience: Audience) {
-        self.inner.room.know(audience);
+        self.current.know_audience(audience);
     }
 
     /// Starts the writer, with the gateway's clock to date by and its board to tell what goes wrong. Once.
     pub fn start(&self, clock: Clock, board: Board) {
-        *self.inner.clock.write().unwrap_or_else(PoisonError::into_inner) = clock;
-        let _ = self.inner.board.set(board.clone());
+        self.current.start(&clock, &board);
         let mut thread = locked(&self.thread);
         *thread = match std::mem::replace(&mut *thread, Thread::Ended) {
-            Thread::Ready(writer, messages) => {
-                let spawned = std::thread::Builder::new().name("store".to_owned()).spawn(move || writer.run(&messages));
+            Thread::Ready(writer) => {
+                let started = self.started;
+                let spawned = std::thread::Builder::new().name("store".to_owned()).spawn(move || writer.run(started));
                 match spawned {
                     Ok(handle) => Thread::Running(handle),
                     Err(why) => {
@@ -175,54 +176,65 @@ impl Buffer {
         };
     }
 
-    /// Hands readings over; waits while the writer is behind. The batch's `accepted` is told once they are on the card.
+    /// Hands readings over; waits while the card is slow, not while it refuses or hangs. The batch's `accepted` is told
+    /// once they are on the card.
     pub async fn append(&self, batch: Batch) {
-        let permit = Arc::clone(&self.room).acquire_owned().await;
-        let message = match permit {
-            Ok(permit) => Message::Batch(batch, permit),
-            Err(_closed) => return stopping(batch),
-        };
-        // A permit stands for a place in the channel, so this does not block.
-        if let Err(
-            mpsc::TrySendError::Full(Message::Batch(batch, _))
-            | mpsc::TrySendError::Disconnected(Message::Batch(batch, _)),
-        ) = self.messages.try_send(message)
-        {
-            stopping(batch);
+        let ring = self.current.ring();
+        if ring.is_ending() {
+            return stopping(batch);
         }
+        ring.wait_for_room().await;
+        ring.take(batch, self.started.elapsed(), self.commit_within);
     }
 
     /// Commits what waits without waiting for its time, and returns when that was tried.
     pub async fn commit(&self) {
         let (asked, answer) = oneshot::channel();
-        if self.messages.try_send(Message::Commit(asked)).is_ok() {
-            let _ = answer.await;
-        }
+        self.current.ring().ask(asked);
+        let _ = answer.await;
     }
 
-    /// Commits everything and ends the writer. What is appended afterwards is refused; reading goes on.
+    /// Commits everything and ends the writer, unless the card does not answer: that is not waited for long. What is
+    /// appended afterwards is refused; reading goes on.
     pub async fn close(&self) {
-        self.room.close();
+        self.current.ring().end();
         let thread = std::mem::replace(&mut *locked(&self.thread), Thread::Ended);
-        let messages = self.messages.clone();
+        let started = self.started;
         let end = move || match thread {
             Thread::Running(handle) => {
-                let _ = messages.send(Message::Close);
                 if handle.join().is_err() {
                     error!("Writer of the store panicked");
                 }
             }
             // Never started: what was appended is still to be written.
-            Thread::Ready(writer, heard) => {
-                drop(messages.try_send(Message::Close));
-                writer.run(&heard);
-            }
+            Thread::Ready(writer) => writer.run(started),
             Thread::Ended => {}
         };
-        let _ = tokio::task::spawn_blocking(end).await;
+        let ended = tokio::task::spawn_blocking(end);
+        tokio::pin!(ended);
+        while tokio::time::timeout(LOOK, &mut ended).await.is_err() {
+            if self.current.ring().busy_for().is_some_and(|busy| busy >= LAST_TRY) {
+                warn!(
+                    readings = self.current.ring().count(),
+                    "The card does not answer; what it was to take is not stored"
+                );
+                self.current.ring().refuse_those_who_wait("the gateway is stopping");
+                return;
+            }
+        }
     }
 
-    /// Keeps a sample of the clock; on the card when it returns. Reads and writes the card.
+    /// Looks whether the card hangs: then it is told, and nobody is kept waiting for it. To be called every second.
+    pub fn look(&self) {
+        self.current.look();
+    }
+
+    /// For how long the card has not answered, when that is longer than a card may take.
+    pub fn silent_for(&self) -> Option<Duration> {
+        self.current.silent_for()
+    }
+
+    /// Keeps a sample of the clock; on the card when it returns.
     ///
     /// # Errors
     /// When the card refuses the write.
@@ -235,54 +247,22 @@ impl Buffer {
     /// # Errors
     /// When the card refuses the write.
     pub fn change(&self, change: Change) -> Result<(), StoreError> {
-        let note = match change {
-            Change::Keep(note) => note,
-            Change::Forget(sample) => Note::Sample(sample),
-        };
-        self.inner.write().notes.retain(|known| *known != note);
-        let keep = matches!(change, Change::Keep(_));
-        if keep {
-            self.inner.write().notes.push(note);
-        }
-        let Some(own) = &self.inner.own else { return Ok(()) };
-        let key = times::key(b"", &note);
-        if keep { own.own_put("samples", &key, &times::encode(&note)) } else { own.own_remove("samples", &key) }
+        self.current.change(change)
     }
 
     /// The readings.
     pub fn archive(&self) -> Arc<dyn Archive> {
-        Arc::clone(&self.inner) as Arc<dyn Archive>
+        Arc::clone(&self.current) as Arc<dyn Archive>
     }
 
     /// The records.
     pub fn keep(&self) -> Arc<dyn Keep> {
-        Arc::new(KeepOf(Arc::clone(&self.inner)))
+        Arc::clone(&self.current) as Arc<dyn Keep>
     }
 }
 
 fn stopping(batch: Batch) {
     if let Some(accepted) = batch.accepted {
         let _ = accepted.send(Err(NotAccepted("the gateway is stopping".to_owned())));
-    }
-}
-
-/// The records, through the store that holds them.
-struct KeepOf(Arc<Inner>);
-
-impl Keep for KeepOf {
-    fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.0.keep.get(table, key)
-    }
-
-    fn put(&self, table: &str, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.0.keep.put(table, key, value)
-    }
-
-    fn remove(&self, table: &str, key: &[u8]) -> Result<(), StoreError> {
-        self.0.keep.remove(table, key)
-    }
-
-    fn list(&self, table: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
-        self.0.keep.list(table)
     }
 }

@@ -5,9 +5,9 @@
 use std::{
     collections::{HashMap, VecDeque},
     fs,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, RwLock, atomic::AtomicU64},
-    time::Duration,
 };
 
 use rand::RngExt;
@@ -16,12 +16,14 @@ use tracing::{info, warn};
 
 use super::{
     Buffer, Finding, OpenFault, Opened, RECORDS, Settings,
+    current::Current,
     database::folder_size,
     gaps::{Gaps, undated},
     head::{self, Head},
-    inner::{Inner, Slot, State, device_written},
-    keeping::CardKeep,
+    inner::{Device, Inner, Slot, State},
+    keeping::{CardKeep, KeepState},
     marker::{Mark, Marker},
+    ring::Ring,
     room::Room,
     salvage::{self, Aside},
     segment::{self, Beside, Segment, SegmentFault},
@@ -31,10 +33,10 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    clock::{Clock, HeldTime, Note, Source},
+    clock::{Clock, HeldTime, Note, PROVISIONAL, Source},
     condition::Code,
     reading::Stored,
-    store::{Cause, Gap, MemoryKeep, StoreError},
+    store::{Cause, Gap, StoreError},
     supervisor::chain,
 };
 
@@ -51,40 +53,83 @@ impl Buffer {
     /// # Errors
     /// When the directory cannot be created, written or locked: then [`Buffer::in_memory`] is what remains.
     pub fn open(settings: &Settings) -> Result<Opened, OpenFault> {
-        let directory = &settings.directory;
-        let refused = |source| OpenFault::Directory { directory: directory.clone(), source };
-        fs::create_dir_all(directory.join("segments")).map_err(refused)?;
-        let (marker, mark, existed) = Marker::open(&directory.join("marker")).map_err(refused)?;
-        Opening::new(settings, marker, mark, existed)?.finish()
+        Self::open_as(settings, Manner::Careful, Joints::default())
     }
 
-    /// A store without a card: the newest readings are held in memory, records are forgotten at the end. Nothing is ever
-    /// accepted, so that devices that can send again do.
-    pub fn in_memory() -> Opened {
+    /// The same, joined to what is there already.
+    pub(super) fn open_as(settings: &Settings, manner: Manner, joints: Joints) -> Result<Opened, OpenFault> {
+        let directory = &settings.directory;
+        let refused = |source| OpenFault::Directory { directory: directory.clone(), source };
+        if manner == Manner::Reading {
+            let mark = Marker::read(&directory.join("marker")).map_err(refused)?;
+            return Opening::new(settings, manner, None, mark, true)?.finish(joints);
+        }
+        fs::create_dir_all(directory.join("segments")).map_err(refused)?;
+        let (marker, mark, existed) = Marker::open(&directory.join("marker")).map_err(refused)?;
+        Opening::new(settings, manner, Some(marker), mark, existed)?.finish(joints)
+    }
+
+    /// A store whose card cannot be used, for the reason `why`: readings are held in memory, records too; nothing is
+    /// accepted, so that devices that can send again do, and nothing is served, so that no peer takes what it is told for
+    /// the store's.
+    pub fn in_memory(settings: &Settings, why: String) -> Opened {
+        Self::unopened(settings, Joints { why, ..Joints::default() })
+    }
+
+    pub(super) fn unopened(settings: &Settings, Joints { head, ring, why }: Joints) -> Opened {
+        let boot = provisional_boot();
         let identity = rand::rng().random();
-        let (inner, _) = assemble(Parts {
+        let inner = assemble(Parts {
             directory: PathBuf::new(),
             size_limit: 0,
             identity,
-            keep: None,
+            keep: Arc::new(CardKeep::unread()),
             state: State::default(),
             shelf: Shelf::new(PathBuf::new(), identity),
             marker: None,
-            committed: 0,
-            clock: frozen(1, &[]),
+            head,
+            clock: frozen(boot, &[]),
         });
-        let writer = Writer::new(Arc::clone(&inner), None, Duration::from_secs(1), 1);
-        let detail = "there is no store on the card: readings are held in memory only and lost at a restart".to_owned();
+        let current = Current::new(inner, ring, boot);
+        let writer = Writer::new(Arc::clone(&current), Err(why.clone()), 1);
         Opened {
-            buffer: Buffer::new(inner, writer),
-            boot: 1,
+            buffer: Buffer::new(current, writer, settings.commit_within),
+            boot,
             samples: Vec::new(),
             notes: Vec::new(),
             newest: None,
             newest_ms: None,
-            findings: vec![Finding { code: Some(Code::StoreRefusesWrites), detail }],
+            findings: Vec::new(),
+            unusable: Some(why),
         }
     }
+}
+
+/// What stores that take one another's place have in common.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Joints {
+    /// Where news is told.
+    pub head: watch::Sender<u64>,
+    /// What waits for the card.
+    pub ring: Arc<Ring>,
+    /// Why the card takes no writes, when it does not.
+    pub why: String,
+}
+
+/// How a store is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// What cannot be read for now may be read later.
+    Careful,
+    /// What cannot be read is lost: it was tried often enough.
+    Resolute,
+    /// The card takes no writes: what it holds is served, and it is left as it is.
+    Reading,
+}
+
+/// What was written down under such a number stays dated for good.
+fn provisional_boot() -> u32 {
+    rand::rng().random::<u32>() | PROVISIONAL
 }
 
 /// A clock that only dates what is stored, until the gateway's own is known.
@@ -96,45 +141,48 @@ struct Parts {
     directory: PathBuf,
     size_limit: u64,
     identity: [u8; 16],
-    keep: Option<Arc<CardKeep>>,
+    keep: Arc<CardKeep>,
     state: State,
     shelf: Shelf,
     marker: Option<Marker>,
-    committed: u64,
+    head: watch::Sender<u64>,
     clock: Clock,
 }
 
-fn assemble(parts: Parts) -> (Arc<Inner>, watch::Receiver<u64>) {
-    let (head, watched) = watch::channel(parts.committed);
-    let bytes = AtomicU64::new(if parts.keep.is_some() { folder_size(&parts.directory) } else { 0 });
+fn assemble(parts: Parts) -> Arc<Inner> {
+    let known = parts.keep.is_known();
+    let bytes = AtomicU64::new(if known { folder_size(&parts.directory) } else { 0 });
     let inner = Inner {
-        written_before: device_written(&parts.directory),
+        device: if known { Device::of(&parts.directory) } else { Device::default() },
+        oldest: AtomicU64::new(0),
         aside: Aside::new(parts.directory.join("damaged"), parts.size_limit / 8),
         directory: parts.directory,
         size_limit: parts.size_limit,
         identity: parts.identity,
-        keep: parts.keep.clone().map_or_else(|| Arc::new(MemoryKeep::default()) as Arc<_>, |keep| keep as Arc<_>),
-        own: parts.keep,
+        own: known.then(|| Arc::clone(&parts.keep)),
+        keep: parts.keep,
         state: RwLock::new(parts.state),
         shelf: Mutex::new(parts.shelf),
         marker: Mutex::new(parts.marker),
         noting: Mutex::default(),
         cache: Mutex::default(),
         room: Room::default(),
-        head,
+        head: parts.head,
         clock: RwLock::new(parts.clock),
         board: OnceLock::new(),
         waiting: AtomicU64::new(0),
         bytes,
     };
-    (Arc::new(inner), watched)
+    Arc::new(inner)
 }
 
 /// The work of opening, step by step.
 struct Opening<'a> {
     settings: &'a Settings,
+    manner: Manner,
     aside: Aside,
-    marker: Marker,
+    /// `None` when the card is only read.
+    marker: Option<Marker>,
     mark: Mark,
     keep: Arc<CardKeep>,
     shelf: Shelf,
@@ -143,13 +191,22 @@ struct Opening<'a> {
 }
 
 impl<'a> Opening<'a> {
-    fn new(settings: &'a Settings, marker: Marker, mark: Option<Mark>, existed: bool) -> Result<Self, OpenFault> {
+    fn new(
+        settings: &'a Settings,
+        manner: Manner,
+        marker: Option<Marker>,
+        mark: Option<Mark>,
+        existed: bool,
+    ) -> Result<Self, OpenFault> {
         let directory = &settings.directory;
         let root = directory.join("segments");
         let aside = Aside::new(directory.join("damaged"), settings.size_limit.max(SMALLEST) / 8);
         let mut findings = Vec::new();
         let existed = existed || directory.join("head").exists() || directory.join("keep").exists();
-        let (keep, state) = CardKeep::open(&directory.join("keep"), existed, |path| aside.take(path))?;
+        let (keep, state) = match manner {
+            Manner::Reading => (CardKeep::open_to_read(&directory.join("keep"))?, KeepState::default()),
+            _ => CardKeep::open(&directory.join("keep"), existed, |path| aside.take(path))?,
+        };
         findings.extend(state.damage.map(|damage| damaged(format!("{RECORDS}: {damage}"))));
         let identity =
             mark.map(|mark| mark.identity).or_else(|| noted_identity(&keep)).or_else(|| borrowed_identity(&root));
@@ -158,35 +215,45 @@ impl<'a> Opening<'a> {
         }
         let mark =
             mark.unwrap_or(Mark { identity: identity.unwrap_or_else(|| rand::rng().random()), ..Mark::default() });
-        if noted_identity(&keep) != Some(mark.identity)
+        if manner != Manner::Reading
+            && noted_identity(&keep) != Some(mark.identity)
             && let Err(error) = keep.own_put("store", b"identity", &mark.identity)
         {
             warn!(why = chain(&error), "Name of the store not noted twice");
         }
         let gaps = read_gaps(&keep);
         let shelf = Shelf::new(root, mark.identity);
-        Ok(Self { settings, aside, marker, mark, keep: Arc::new(keep), shelf, gaps, findings })
+        let shelf = if manner == Manner::Reading { shelf.only_reading() } else { shelf };
+        Ok(Self { settings, manner, aside, marker, mark, keep: Arc::new(keep), shelf, gaps, findings })
     }
 
-    fn finish(mut self) -> Result<Opened, OpenFault> {
+    fn finish(mut self, joints: Joints) -> Result<Opened, OpenFault> {
         self.list_segments();
         self.open_newest()?;
         let (scan, head_lost) = self.read_head()?;
         let mut notes = self.notes();
         let store = segment::short(&self.mark.identity);
         let boot = self.next_boot(&scan, &notes);
-        notes.retain(|note| times::boot_of(note) < boot);
+        notes.retain(|note| times::boot_of(note) < boot || times::boot_of(note) >= PROVISIONAL);
 
         let sealed = self.sealed();
         let runs = self.uncovered_runs(&scan);
-        self.put_back(&runs, sealed);
-        self.look_beneath_sled(sealed);
+        if self.manner != Manner::Reading {
+            self.put_back(&runs, sealed);
+            self.look_beneath_sled(sealed);
+        }
         let slots = runs.into_iter().filter(|run| run.first > sealed).collect::<VecDeque<_>>();
         let high = self.highest(sealed, &slots, &scan, head_lost);
         self.mark = Mark { boot, reserved: self.mark.reserved.max(high), ..self.mark };
         let new_gaps = self.find_holes(&slots, high, sealed, &scan);
         self.mark.lost += new_gaps.iter().map(|gap| self.gaps.add(gap.clone())).sum::<u64>();
-        self.marker.write(self.mark).map_err(|source| self.refused(source))?;
+        if self.manner == Manner::Reading {
+            let state = self.state(slots, &notes);
+            let why = Err(joints.why.clone());
+            return Ok(self.opened(provisional_boot(), notes, state, why, high, joints));
+        }
+        let marked = self.marker.as_mut().map_or(Ok(()), |marker| marker.write(self.mark));
+        marked.map_err(|source| self.refused(source))?;
         if !new_gaps.is_empty() {
             self.keep_gaps();
         }
@@ -195,31 +262,42 @@ impl<'a> Opening<'a> {
         let mut head = Head::new(Box::new(self.head_file()?), store, last_commit);
         slots.iter().for_each(|slot| head.keep(slot.place));
         let state = self.state(slots, &notes);
-        Ok(self.opened(boot, notes, state, head, high))
+        Ok(self.opened(boot, notes, state, Ok(head), high, joints))
     }
 
-    fn opened(self, boot: u32, notes: Vec<Note>, state: State, head: Head, high: u64) -> Opened {
+    fn opened(
+        self,
+        boot: u32,
+        notes: Vec<Note>,
+        state: State,
+        head: Result<Head, String>,
+        high: u64,
+        joints: Joints,
+    ) -> Opened {
         let clock = frozen(boot, &notes);
         let wall = |stored: &Stored| clock.resolve(stored.reading.stamp).map(|wall| wall.unix_ms);
         let newest_ms = state.newest.values().filter_map(wall).max();
         let newest = state.newest.values().map(|stored| stored.reading.stamp).max();
         info!(last = high, boot, findings = self.findings.len(), "Store opened");
-        let (inner, _) = assemble(Parts {
+        joints.head.send_replace(high);
+        let inner = assemble(Parts {
             directory: self.settings.directory.clone(),
             size_limit: self.settings.size_limit.max(SMALLEST),
             identity: self.mark.identity,
-            keep: Some(self.keep),
+            keep: self.keep,
             state,
             shelf: self.shelf,
-            marker: Some(self.marker),
-            committed: high,
+            marker: self.marker,
+            head: joints.head,
             clock,
         });
-        let writer = Writer::new(Arc::clone(&inner), Some(head), self.settings.commit_within, high + 1);
+        let current = Current::new(inner, joints.ring, boot);
+        let unusable = head.as_ref().err().cloned();
+        let writer = Writer::new(Arc::clone(&current), head, high + 1);
+        let buffer = Buffer::new(current, writer, self.settings.commit_within);
         let sample = |note: &Note| if let Note::Sample(sample) = note { Some(*sample) } else { None };
         let samples = notes.iter().filter_map(sample).collect();
-        let (buffer, findings) = (Buffer::new(inner, writer), self.findings);
-        Opened { buffer, boot, samples, notes, newest, newest_ms, findings }
+        Opened { buffer, boot, samples, notes, newest, newest_ms, findings: self.findings, unusable }
     }
 
     fn refused(&self, source: std::io::Error) -> OpenFault {
@@ -230,6 +308,7 @@ impl<'a> Opening<'a> {
     fn list_segments(&mut self) {
         let root = self.shelf.root().to_owned();
         let (_, strangers) = Shelf::on_card(&root);
+        let strangers = if self.manner == Manner::Reading { Vec::new() } else { strangers };
         for path in strangers {
             if path.extension().is_some_and(|extension| ["new", "thin", "old"].iter().any(|word| extension == *word)) {
                 let _ = salvage::finish(&path.with_extension(""));
@@ -352,10 +431,15 @@ impl<'a> Opening<'a> {
     fn read_head(&mut self) -> Result<(head::Scan, bool), OpenFault> {
         let path = self.settings.directory.join("head");
         let missing = !path.exists();
-        let bytes = fs::read(&path).unwrap_or_default();
-        // What is about to be served must be on the card, not only in the page cache of a fall survived.
-        if let Ok(file) = fs::File::open(&path) {
-            let _ = file.sync_data();
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            // It may go better later; a card that never gives it back must not keep the store shut for ever.
+            Err(error) if self.manner == Manner::Careful => return Err(self.refused(error)),
+            Err(_) => Vec::new(),
+        };
+        if self.manner != Manner::Reading {
+            self.write_again(&path, &bytes)?;
         }
         let expected = self.mark.reserved > 0;
         let short = (bytes.len() as u64) < head::SLOT * head::SLOTS as u64;
@@ -368,6 +452,20 @@ impl<'a> Opening<'a> {
         let scan = head::scan(&bytes, segment::short(&self.mark.identity));
         lost &= scan.records.last().is_none_or(|found| found.claim.last() < self.mark.reserved);
         Ok((scan, lost))
+    }
+
+    /// What is about to be served must be on the card, and not only in the page cache: after a sync that failed before a
+    /// fall the system takes it for written, and only writing it again is sure.
+    fn write_again(&self, path: &Path, bytes: &[u8]) -> Result<(), OpenFault> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let again = || {
+            let file = fs::File::options().write(true).open(path)?;
+            file.write_all_at(bytes, 0)?;
+            file.sync_data()
+        };
+        again().map_err(|error| self.refused(error))
     }
 
     fn head_file(&self) -> Result<fs::File, OpenFault> {
@@ -410,7 +508,8 @@ impl<'a> Opening<'a> {
         let in_head = scan.records.iter().flat_map(|found| &found.readings).map(|stored| stored.reading.stamp.boot);
         let in_segments = self.shelf.listed().values().filter_map(|listed| listed.spans.last()).map(|stamp| stamp.boot);
         let known = notes.iter().map(times::boot_of);
-        in_head.chain(in_segments).chain(known).chain([self.mark.boot]).max().unwrap_or(0).saturating_add(1)
+        let all = in_head.chain(in_segments).chain(known).chain([self.mark.boot]);
+        all.filter(|boot| *boot < PROVISIONAL).max().unwrap_or(0).saturating_add(1)
     }
 
     /// The highest number in a segment.

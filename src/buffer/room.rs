@@ -9,9 +9,8 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     sync::{
-        Mutex, OnceLock, PoisonError, RwLock, Weak,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
-        mpsc,
     },
 };
 
@@ -21,10 +20,10 @@ use super::{
     database::folder_size,
     gaps::undated,
     inner::{Inner, locked},
+    ring::Ring,
     segment::Segment,
     shelf::{Listed, Shelf},
     thin::{self, Plan, ThinFault},
-    writer::Message,
 };
 use crate::{
     reading::{PointId, Sharing, Stored},
@@ -93,8 +92,8 @@ pub(super) struct Room {
     pub stopping: AtomicBool,
     /// Up to which rank each segment was searched, and up to which number for what was pulled.
     searched: Mutex<BTreeMap<u64, (Option<Rank>, u64)>>,
-    /// The way to the writer, while there is one.
-    pub writer: OnceLock<Weak<mpsc::SyncSender<Message>>>,
+    /// The way to the writer, once it is at work.
+    pub ring: OnceLock<Arc<Ring>>,
 }
 
 impl Room {
@@ -106,6 +105,12 @@ impl Room {
 
     fn audience(&self) -> Option<Audience> {
         self.audience.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether anybody is to pull: what makes room for newer readings is not missed otherwise.
+    pub(super) fn is_awaited(&self) -> bool {
+        let audience = self.audience.read().unwrap_or_else(PoisonError::into_inner);
+        audience.as_ref().is_none_or(|audience| audience.peers.values().any(|classes| !classes.is_empty()))
     }
 
     /// Up to which number somebody who counts has pulled.

@@ -112,7 +112,17 @@ impl Segment {
     /// Opens one and reads its index.
     pub(super) fn open(folder: &Path, first: u64, identity: &[u8; 16]) -> Result<Self, SegmentFault> {
         let fault = |fault| SegmentFault::Database(folder.to_owned(), fault);
-        let database = Database::open(folder).map_err(fault)?;
+        Self::of(Database::open(folder).map_err(fault)?, folder, first, identity)
+    }
+
+    /// Opens a copy of one, which takes no writes.
+    pub(super) fn open_to_read(folder: &Path, first: u64, identity: &[u8; 16]) -> Result<Self, SegmentFault> {
+        let fault = |fault| SegmentFault::Database(folder.to_owned(), fault);
+        Self::of(Database::open_to_read(folder).map_err(fault)?, folder, first, identity)
+    }
+
+    fn of(database: Database, folder: &Path, first: u64, identity: &[u8; 16]) -> Result<Self, SegmentFault> {
+        let fault = |fault| SegmentFault::Database(folder.to_owned(), fault);
         match database.get(b"m").map_err(fault)? {
             None => return Err(SegmentFault::Emptied(folder.to_owned())),
             Some(mark) if mark.as_ref() != identity => return Err(SegmentFault::Foreign(folder.to_owned())),

@@ -31,6 +31,8 @@ pub(super) struct Listed {
 pub(super) struct Shelf {
     root: PathBuf,
     identity: [u8; 16],
+    /// The card is to be left as it is.
+    reading: bool,
     listed: BTreeMap<u64, Listed>,
     summaries: Summaries,
     open: Vec<Arc<Segment>>,
@@ -43,11 +45,17 @@ impl Shelf {
         Self {
             root,
             identity,
+            reading: false,
             listed: BTreeMap::new(),
             summaries: Summaries::new(),
             open: Vec::new(),
             lent: Vec::new(),
         }
+    }
+
+    /// Of a card that is to be left as it is: segments are read in copies.
+    pub(super) fn only_reading(self) -> Self {
+        Self { reading: true, ..self }
     }
 
     /// The folder of the segment that begins with `first`.
@@ -105,7 +113,8 @@ impl Shelf {
             self.open.push(Arc::clone(&segment));
             return Ok(segment);
         }
-        let segment = Segment::open(&Self::folder(&self.root, first), first, &self.identity)?;
+        let open = if self.reading { Segment::open_to_read } else { Segment::open };
+        let segment = open(&Self::folder(&self.root, first), first, &self.identity)?;
         Ok(self.put(segment))
     }
 

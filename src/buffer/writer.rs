@@ -2,39 +2,36 @@
 //! the size, and holds what the card refuses.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{Arc, atomic::Ordering, mpsc},
+    collections::BTreeMap,
+    fs,
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::{error, info, warn};
 
 use super::{
+    Opened, Thread,
     block::MOST_READINGS,
+    current::Current,
     erase::Order,
     gaps::undated,
     head::{Head, Record, SLOT},
-    inner::{FREE, Inner, SUBJECT, Slot, free_bytes, locked},
+    inner::{FREE, Inner, Slot, free_bytes, locked, takes_no_writes},
+    ring::{Lost, Ring, Waiting, refuse},
     segment::{Beside, Newest, SHEAF, Segment, SegmentFault},
     shelf::{Listed, Shelf},
 };
+#[cfg(test)]
+use crate::reading::Batch;
 use crate::{
     clock::{Note, Stamp},
-    condition::Code,
-    reading::{Batch, Commit, NotAccepted, Quality, Reading, Stored, Why},
+    reading::{Reading, Stored},
     store::{Cause, Gap, StoreError},
     supervisor::chain,
 };
 
-/// Readings held in memory while the card refuses them: some five megabytes, three and a half hours of 50 points
-/// every 10 s. Beyond that the oldest are lost, and counted.
-pub const RING: usize = 65_536;
-/// As many waiting are committed without waiting longer.
-const MANY: usize = 4096;
-/// An acknowledged publish waits at most 200 ms; half of it is left to the card.
-const SOON: Duration = Duration::from_millis(100);
 /// Pause between two tries of a card that refuses.
 pub(super) const RETRY: Duration = Duration::from_secs(3);
 /// What a sealed block should take.
@@ -46,22 +43,6 @@ const FULL: u64 = 32 << 10;
 /// The table of newest readings is written with every so many blocks.
 const NEWEST_EVERY: u32 = 16;
 
-/// What the thread is asked.
-#[derive(Debug)]
-pub(super) enum Message {
-    Batch(Batch, OwnedSemaphorePermit),
-    /// Commit what waits, now; answered when done.
-    Commit(oneshot::Sender<()>),
-    /// Seal all there is into segments that are not written to any more, forget the newest reading that an order holds,
-    /// and clear the head. Answered with the last number sealed.
-    SetApart {
-        order: Arc<Order>,
-        answer: mpsc::SyncSender<Result<u64, StoreError>>,
-    },
-    /// Commit and end.
-    Close,
-}
-
 /// Why a commit did not succeed.
 #[derive(Debug, thiserror::Error)]
 enum WriteFault {
@@ -71,6 +52,8 @@ enum WriteFault {
     Slots,
     #[error("a note beside the readings was not written")]
     Note(#[source] StoreError),
+    #[error("{0}")]
+    Unusable(String),
 }
 
 /// Why a slot could not be sealed.
@@ -80,36 +63,29 @@ enum SealFault {
     Full,
     #[error("room is still being made within the size limit")]
     Room,
+    #[error("the card is read-only")]
+    ReadOnly,
     #[error(transparent)]
     Segment(#[from] SegmentFault),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-struct Waiting {
-    readings: Vec<Reading>,
-    accepted: Option<oneshot::Sender<Result<(), NotAccepted>>>,
-    due: Duration,
-}
-
-/// Readings that fell out of the ring, to be told as a gap.
-#[derive(Debug, Default)]
-struct Lost {
-    count: u64,
-    from: Option<Stamp>,
-    to: Option<Stamp>,
+impl SealFault {
+    fn leaves_doubt(&self) -> bool {
+        matches!(self, Self::Segment(SegmentFault::Database(_, fault)) if fault.leaves_doubt())
+    }
 }
 
 /// The writer. Time is passed in, as the time since it started.
 pub(super) struct Writer {
+    current: Arc<Current>,
     inner: Arc<Inner>,
-    /// `None` when there is no card: what fits is kept in memory.
+    ring: Arc<Ring>,
+    /// `None` while there is no card to write to, for the reason that follows.
     head: Option<Head>,
-    commit_within: Duration,
-    waiting: VecDeque<Waiting>,
-    count: usize,
+    unusable: String,
     next: u64,
-    lost: Lost,
     /// The last slot of the head is being filled.
     filling: bool,
     bytes_each: f64,
@@ -121,71 +97,95 @@ pub(super) struct Writer {
     crowded: bool,
     seal_at: Duration,
     tidier: Option<JoinHandle<Result<(), StoreError>>>,
+    /// A segment in which a sync failed; nothing more is written to it.
+    doubted: Option<u64>,
 }
 
 impl Writer {
-    pub(super) fn new(inner: Arc<Inner>, head: Option<Head>, commit_within: Duration, next: u64) -> Self {
+    pub(super) fn new(current: Arc<Current>, head: Result<Head, String>, next: u64) -> Self {
+        let (head, unusable) = match head {
+            Ok(head) => (Some(head), String::new()),
+            Err(why) => (None, why),
+        };
+        let refused = head.is_none().then(|| unusable.clone());
         Self {
-            inner,
+            inner: current.inner(),
+            ring: Arc::clone(current.ring()),
+            current,
             head,
-            commit_within,
-            waiting: VecDeque::new(),
-            count: 0,
+            unusable,
             next,
-            lost: Lost::default(),
             filling: false,
             bytes_each: 1.5,
             blocks_since_newest: 0,
-            refused: None,
+            refused,
             retry_at: Duration::ZERO,
             unsealed: None,
             crowded: false,
             seal_at: Duration::ZERO,
             tidier: None,
+            doubted: None,
         }
     }
 
-    /// Works until asked to end, or until nobody can ask any more.
-    pub(super) fn run(mut self, messages: &mpsc::Receiver<Message>) {
-        let started = Instant::now();
-        let mut ends = false;
+    /// Works until asked to end.
+    pub(super) fn run(mut self, started: Instant) {
+        let ring = Arc::clone(&self.ring);
+        self.show();
         self.resume_erasing();
-        while !ends {
-            let pause = self.due().map(|due| due.saturating_sub(started.elapsed()));
-            let message = match pause {
-                Some(pause) => messages.recv_timeout(pause),
-                None => messages.recv().map_err(Into::into),
-            };
-            let mut asked = Vec::new();
-            match message {
-                Ok(message) => ends |= self.hear(message, started.elapsed(), &mut asked),
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => ends = true,
+        loop {
+            let call = ring.wait(|| started.elapsed(), |commit| self.due_after(commit));
+            ring.at_the_card(true);
+            if let Some(opened) = call.arrived {
+                self.move_to(*opened);
+                self.resume_erasing();
             }
-            // What came meanwhile shares the commit; but no more than is good for memory.
-            while self.count < MANY {
-                let Ok(message) = messages.try_recv() else { break };
-                ends |= self.hear(message, started.elapsed(), &mut asked);
+            self.attempt_guarded(started.elapsed());
+            for (order, answer) in call.apart {
+                // Whoever asked has gone: the order is written down and is met again at the next start.
+                let _ = answer.send(self.set_apart(&[&order], started.elapsed()));
             }
-            let now = started.elapsed();
-            if ends || !asked.is_empty() || self.due().is_some_and(|due| due <= now) {
-                self.attempt_guarded(now);
-            }
-            for asked in asked {
+            ring.at_the_card(false);
+            self.show();
+            for asked in call.asked {
                 let _ = asked.send(());
             }
+            if call.ends {
+                break;
+            }
         }
+        ring.at_the_card(true);
         self.leave();
+        ring.at_the_card(false);
+    }
+
+    /// The card can be used: what is held in memory moves to it.
+    fn move_to(&mut self, opened: Opened) {
+        let Thread::Ready(mut anew) = std::mem::replace(&mut *locked(&opened.buffer.thread), Thread::Ended) else {
+            return;
+        };
+        let (before, inner) = (Arc::clone(&self.inner), Arc::clone(&anew.inner));
+        self.current.move_to(&inner, &before, &opened, anew.next - 1);
+        self.inner = inner;
+        self.head = anew.head.take();
+        self.next = anew.next;
+        self.filling = false;
+        self.blocks_since_newest = 0;
+        self.refused = None;
+        self.unsealed = None;
+        info!(
+            waiting = self.ring.count(),
+            next = self.next,
+            "The card can be used; what was held in memory moves to it"
+        );
     }
 
     /// A panic beneath costs the readings it held, which is told, but not the writer.
     fn attempt_guarded(&mut self, now: Duration) {
-        let before = self.next + self.count as u64;
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.attempt(now))).is_ok() {
             return;
         }
-        self.count = self.waiting.iter().map(|waiting| waiting.readings.len()).sum();
-        self.lost.count += before.saturating_sub(self.next + self.count as u64);
+        self.ring.take_answers();
         self.leave_slot(SLOT);
         let why = "the writer panicked".to_owned();
         error!(why, "Commit abandoned");
@@ -194,56 +194,35 @@ impl Writer {
         self.show();
     }
 
-    fn hear(&mut self, message: Message, now: Duration, asked: &mut Vec<oneshot::Sender<()>>) -> bool {
-        match message {
-            Message::Batch(batch, _permit) => self.take(batch, now),
-            Message::Commit(sender) => asked.push(sender),
-            Message::SetApart { order, answer } => {
-                // Whoever asked has gone: the order is written down and is met again at the next start.
-                let _ = answer.send(self.set_apart(&[&order], now));
-            }
-            Message::Close => return true,
-        }
-        false
-    }
-
     /// Takes a batch in.
+    #[cfg(test)]
     pub(super) fn take(&mut self, batch: Batch, now: Duration) {
-        let Batch { mut readings, commit, accepted } = batch;
-        readings.iter_mut().for_each(make_sound);
-        let due = now
-            + match commit {
-                Commit::Grouped => self.commit_within,
-                Commit::Soon => SOON.min(self.commit_within),
-                Commit::Now => Duration::ZERO,
-            };
-        self.count += readings.len();
-        self.waiting.push_back(Waiting { readings, accepted, due });
-        self.keep_to_the_ring();
+        self.ring.take(batch, now, Duration::from_secs(30));
         self.tell_waiting();
     }
 
     /// When something must be done next; `None` while nothing waits.
+    #[cfg(test)]
     pub(super) fn due(&self) -> Option<Duration> {
+        self.due_after(self.ring.due())
+    }
+
+    fn due_after(&self, commit: Option<Duration>) -> Option<Duration> {
         let seal = (self.unsealed.is_some() || self.crowded).then_some(self.seal_at);
-        let commit = match (&self.refused, self.count) {
-            _ if self.waiting.is_empty() && self.lost.count == 0 => None,
-            (Some(_), _) => Some(self.retry_at),
-            (None, MANY..) => Some(Duration::ZERO),
-            (None, _) => self.waiting.iter().map(|waiting| waiting.due).min(),
-        };
+        let commit = commit.map(|due| if self.refused.is_some() { self.retry_at } else { due });
         commit.into_iter().chain(seal).min()
     }
 
     /// Commits what waits and seals what is full. What the card refuses stays, and is tried again later.
     pub(super) fn attempt(&mut self, now: Duration) {
-        match self.commit() {
-            Ok(()) => self.refused = None,
+        match self.commit_all() {
+            Ok(()) => self.refused = self.head.is_none().then(|| self.unusable.clone()),
             Err(fault) => {
                 let why = chain(&fault);
                 if self.refused.is_none() {
-                    warn!(why, waiting = self.count, "Card refuses writes; readings are held in memory");
+                    warn!(why, waiting = self.ring.count(), "Card refuses writes; readings are held in memory");
                 }
+                self.ring.refuse_those_who_wait(&why);
                 self.refused = Some(why);
                 self.retry_at = now + RETRY;
             }
@@ -256,79 +235,65 @@ impl Writer {
     }
 
     fn show(&self) {
-        let Some(board) = self.inner.board.get() else { return };
-        if self.head.is_none() {
-            return;
-        }
-        let wrong = self.refused.as_ref().or(self.unsealed.as_ref());
-        let detail = |why: &String| format!("{why}; at most {RING} readings are held in memory");
-        board.set(Code::StoreRefusesWrites, SUBJECT, wrong.map(detail));
+        self.ring.note(self.refused.as_deref(), self.unsealed.as_deref());
+        self.current.show();
     }
 
     fn tell_waiting(&self) {
-        self.inner.waiting.store(self.count as u64, Ordering::Relaxed);
+        self.inner.waiting.store(self.ring.count() as u64, Ordering::Relaxed);
     }
 
-    /// Drops the oldest of what waits once the memory for it is full.
-    fn keep_to_the_ring(&mut self) {
-        while self.count > RING {
-            let Some(mut oldest) = self.waiting.pop_front() else { return };
-            let excess = (self.count - RING).min(oldest.readings.len());
-            let dropped = oldest.readings.drain(..excess).collect::<Vec<_>>();
-            self.count -= excess;
-            if oldest.accepted.is_none() {
-                self.lost.count += dropped.len() as u64;
-                self.lost.from = self.lost.from.or(dropped.first().map(|reading| reading.stamp));
-                self.lost.to = dropped.last().map(|reading| reading.stamp).or(self.lost.to);
+    fn commit_all(&mut self) -> Result<(), WriteFault> {
+        while !self.ring.is_empty() {
+            if self.head.is_none() {
+                return Err(WriteFault::Unusable(self.unusable.clone()));
             }
-            match oldest.accepted.take() {
-                Some(accepted) => {
-                    self.count -= oldest.readings.len();
-                    refuse(accepted, "more readings wait than memory holds");
-                }
-                None if !oldest.readings.is_empty() => self.waiting.push_front(oldest),
-                None => {}
-            }
+            self.tell_lost()?;
+            self.commit()?;
         }
+        Ok(())
     }
 
     fn commit(&mut self) -> Result<(), WriteFault> {
-        self.tell_lost()?;
-        let mut taken = std::mem::take(&mut self.waiting);
-        let mut all = Vec::with_capacity(self.count);
+        let mut taken = self.ring.take_portion();
+        let mut all = Vec::new();
         let mut ends = Vec::with_capacity(taken.len());
         for waiting in &mut taken {
             all.append(&mut waiting.readings);
             ends.push(all.len());
         }
-        let mut done = 0;
-        let result = self.write_all(&all, &mut done);
-        self.count = 0;
+        all.iter_mut().for_each(|reading| reading.stamp = self.current.renumbered(reading.stamp));
+        let (mut done, before) = (0, self.next);
+        let work = std::panic::AssertUnwindSafe(|| self.write_all(&all, &mut done));
+        let result = std::panic::catch_unwind(work).unwrap_or_else(|panic| {
+            // Told as lost, at once: what was written of it is not known.
+            let safe = usize::try_from(self.next - before).unwrap_or(usize::MAX);
+            self.ring.lose(Lost::of(all.get(safe..).unwrap_or_default()));
+            std::panic::resume_unwind(panic)
+        });
+        let answers = self.ring.take_answers();
         let mut rest = all.into_iter();
         let mut at = 0;
-        for (waiting, end) in taken.into_iter().zip(ends) {
+        let mut back = Vec::new();
+        for ((waiting, end), accepted) in taken.into_iter().zip(ends).zip(answers) {
             let readings = rest.by_ref().take(end - at).skip(done.saturating_sub(at)).collect::<Vec<_>>();
             at = end;
-            match (&result, waiting.accepted) {
+            match (&result, accepted) {
                 (Err(fault), Some(accepted)) if end > done => refuse(accepted, &chain(fault)),
-                (_, Some(accepted)) => drop(accepted.send(if self.head.is_some() { Ok(()) } else { Err(no_card()) })),
-                (_, None) if end > done => {
-                    self.count += readings.len();
-                    self.waiting.push_back(Waiting { readings, accepted: None, due: waiting.due });
+                (_, Some(accepted)) => drop(accepted.send(Ok(()))),
+                // Those told meanwhile that they are not accepted will send again, so theirs is not kept.
+                (_, None) if end > done && !waiting.asked => {
+                    back.push(Waiting { readings, accepted: None, asked: false, due: waiting.due });
                 }
                 (_, None) => {}
             }
         }
+        self.ring.give_back(back);
         result
     }
 
     /// Writes, syncs and publishes; `done` counts what is safe.
     fn write_all(&mut self, all: &[Reading], done: &mut usize) -> Result<(), WriteFault> {
-        if self.head.is_none() {
-            self.publish(all);
-            *done = all.len();
-            return Ok(());
-        }
         let safe = self.head.as_ref().map_or(0, Head::place);
         let mut staged = 0;
         let mut place = safe;
@@ -456,9 +421,6 @@ impl Writer {
             return;
         }
         let mut state = self.inner.write();
-        if self.head.is_none() {
-            make_room_in_memory(&mut state.slots, self.next, readings.len());
-        }
         if let Some(slot) = state.slots.back_mut() {
             slot.readings.extend_from_slice(readings);
         }
@@ -467,42 +429,27 @@ impl Writer {
         }
         drop(state);
         self.next += readings.len() as u64;
-        self.drop_from_memory();
         self.inner.head.send_replace(self.next - 1);
-    }
-
-    /// Without a card, what no longer fits is lost from the front. Told first, so that no reader meets a hole.
-    fn drop_from_memory(&self) {
-        while let Some(gap) = self.beyond_memory() {
-            // Without a card there is nowhere to note it down.
-            let _ = self.inner.lose(gap, 0);
-            self.inner.write().slots.pop_front();
-        }
-    }
-
-    fn beyond_memory(&self) -> Option<Gap> {
-        let slots = &self.inner.read().slots;
-        if self.head.is_some() || slots.iter().map(|slot| slot.readings.len()).sum::<usize>() <= RING {
-            return None;
-        }
-        let oldest = slots.front()?;
-        let stamp = |reading: Option<&Reading>| reading.map(|reading| reading.stamp);
-        let (from, to) = (stamp(oldest.readings.first()), stamp(oldest.readings.last()));
-        Some(Gap { from, to, ..undated(oldest.first, oldest.end() - 1, Cause::CardRefused) })
     }
 
     /// Readings that fell out of memory get their numbers, and the gap its place.
     fn tell_lost(&mut self) -> Result<(), WriteFault> {
-        if self.lost.count == 0 {
+        let lost = self.ring.take_lost();
+        if lost.count == 0 {
             return Ok(());
         }
-        let last = self.next + self.lost.count - 1;
-        let gap = Gap { from: self.lost.from, to: self.lost.to, ..undated(self.next, last, Cause::CardRefused) };
-        self.inner.mark(|mark| mark.reserved = mark.reserved.max(last)).map_err(WriteFault::Note)?;
-        self.inner.lose(gap, 0).map_err(WriteFault::Note)?;
+        let last = self.next + lost.count - 1;
+        let dated = |stamp: Option<Stamp>| stamp.map(|stamp| self.current.renumbered(stamp));
+        let (from, to) = (dated(lost.from), dated(lost.to));
+        let gap = Gap { from, to, ..undated(self.next, last, Cause::CardRefused) };
+        let noted =
+            self.inner.mark(|mark| mark.reserved = mark.reserved.max(last)).and_then(|()| self.inner.lose(gap, 0));
+        if let Err(error) = noted {
+            self.ring.lose(lost);
+            return Err(WriteFault::Note(error));
+        }
         self.filling = false;
         self.next = last + 1;
-        self.lost = Lost::default();
         self.inner.head.send_replace(last);
         Ok(())
     }
@@ -523,18 +470,21 @@ impl Writer {
                 }
                 let why = chain(&fault);
                 warn!(why, "Block not sealed; it waits in the head");
-                self.close_newest();
+                self.close_newest(fault.leaves_doubt());
                 self.unsealed = Some(why);
                 return;
             }
         }
     }
 
-    /// After a failed write sled must be opened anew.
-    fn close_newest(&self) {
+    /// After a failed write sled must be opened anew; after a failed sync the folder is written to no more.
+    fn close_newest(&mut self, doubted: bool) {
         let mut shelf = locked(&self.inner.shelf);
         if let Some(newest) = shelf.newest() {
             shelf.close(newest);
+            if doubted {
+                self.doubted = Some(newest);
+            }
         }
     }
 
@@ -553,6 +503,9 @@ impl Writer {
     }
 
     fn seal(&mut self, first: u64, readings: &[Reading]) -> Result<(), SealFault> {
+        if takes_no_writes(&self.inner.directory) {
+            return Err(SealFault::ReadOnly);
+        }
         if free_bytes(&self.inner.directory) < FREE {
             return Err(SealFault::Full);
         }
@@ -607,6 +560,9 @@ impl Writer {
 
     /// Goes on with what a fall interrupted.
     fn resume_erasing(&mut self) {
+        if self.head.is_none() {
+            return;
+        }
         let orders = self.inner.unfinished_orders();
         if orders.is_empty() {
             return;
@@ -623,7 +579,8 @@ impl Writer {
         });
     }
 
-    /// See [`Message::SetApart`].
+    /// Seals all there is into segments that are not written to any more, forgets the newest readings that orders hold, and
+    /// clears the head. Gives the last number sealed.
     fn set_apart(&mut self, orders: &[&Order], now: Duration) -> Result<u64, StoreError> {
         let refuse = |why: String| StoreError { doing: format!("seal what is to be erased: {why}"), source: None };
         self.attempt(now);
@@ -656,14 +613,11 @@ impl Writer {
         let newest = locked(&self.inner.shelf).newest();
         if let Some(segment) = newest.map(|newest| self.inner.segment(newest)).transpose()?.flatten() {
             if segment.blocks() > 0 {
-                self.finish(&segment, self.next - 1)?;
+                self.end_segment(&segment, self.next)?;
             } else {
-                let mut shelf = locked(&self.inner.shelf);
-                let folder = Shelf::folder(shelf.root(), segment.first);
-                shelf.remove(segment.first);
-                drop((segment, shelf));
-                std::fs::remove_dir_all(&folder)
-                    .map_err(|e| StoreError::new(format!("remove {}", folder.display()), e))?;
+                let first = segment.first;
+                drop(segment);
+                self.discard(first)?;
             }
         }
         let folder = Shelf::folder(locked(&self.inner.shelf).root(), self.next);
@@ -688,10 +642,11 @@ impl Writer {
     fn newest_segment(&mut self, first: u64) -> Result<Arc<Segment>, SealFault> {
         let newest = locked(&self.inner.shelf).newest();
         if let Some(segment) = newest.map(|newest| self.inner.segment(newest)).transpose()?.flatten() {
-            if segment.size() < self.inner.segment_size() {
+            let doubted = self.doubted == Some(segment.first);
+            if !doubted && segment.size() < self.inner.segment_size() {
                 return Ok(segment);
             }
-            self.finish(&segment, first - 1)?;
+            self.end_segment(&segment, first)?;
         }
         let folder = Shelf::folder(locked(&self.inner.shelf).root(), first);
         let segment = Segment::create(&folder, first, &self.inner.identity)?;
@@ -700,9 +655,31 @@ impl Writer {
         Ok(locked(&self.inner.shelf).put(segment))
     }
 
+    /// What follows, from `next` on, goes into another segment.
+    fn end_segment(&self, segment: &Segment, next: u64) -> Result<(), SealFault> {
+        match self.doubted == Some(segment.first) {
+            false => self.finish(segment, next - 1),
+            true if segment.first == next => self.discard(next),
+            true => self.note_finished(segment, next - 1),
+        }
+    }
+
     /// Sums a full segment up and notes what it covers, so that it need not be opened to know.
     fn finish(&self, segment: &Segment, last: u64) -> Result<(), SealFault> {
         segment.bind_sheaf(&self.inner.clock(), 1)?;
+        self.note_finished(segment, last)
+    }
+
+    /// A segment of which nothing was ever safe.
+    fn discard(&self, first: u64) -> Result<(), SealFault> {
+        let mut shelf = locked(&self.inner.shelf);
+        shelf.remove(first);
+        let folder = Shelf::folder(shelf.root(), first);
+        let removed = fs::remove_dir_all(&folder);
+        removed.map_err(|error| StoreError::new(format!("remove {}", folder.display()), error).into())
+    }
+
+    fn note_finished(&self, segment: &Segment, last: u64) -> Result<(), SealFault> {
         let mut listed = Listed { last, ..Listed::default() };
         segment.covers().iter().for_each(|(_, cover)| listed.spans.merge(&cover.spans));
         if let Some(own) = &self.inner.own {
@@ -717,13 +694,9 @@ impl Writer {
 
     /// Leaves everything so that the next start is quick.
     fn leave(mut self) {
-        for waiting in self.waiting.drain(..) {
-            if let Some(accepted) = waiting.accepted {
-                refuse(accepted, "the gateway is stopping");
-            }
-        }
-        if self.count > 0 {
-            warn!(readings = self.count, "Readings not stored before the end");
+        self.ring.refuse_those_who_wait("the gateway is stopping");
+        if self.ring.count() > 0 {
+            warn!(readings = self.ring.count(), "Readings not stored before the end");
         }
         self.inner.room.stopping.store(true, Ordering::Relaxed);
         if let Some(Err(error)) = self.tidier.take().map(ended) {
@@ -743,30 +716,6 @@ fn ended(tidier: JoinHandle<Result<(), StoreError>>) -> Result<(), StoreError> {
     tidier.join().unwrap_or_else(|_| Err(StoreError { doing: "make room: it panicked".to_owned(), source: None }))
 }
 
-fn make_room_in_memory(slots: &mut VecDeque<Slot>, next: u64, count: usize) {
-    let full = slots.back().is_none_or(|slot| slot.readings.len() + count > MANY || slot.end() != next);
-    if full {
-        slots.push_back(Slot { place: 0, first: next, readings: Vec::new() });
-    }
-}
-
-/// A reading the block format cannot hold is kept as one without a value.
-fn make_sound(reading: &mut Reading) {
-    if reading.value.is_some_and(|value| !value.is_finite()) {
-        reading.value = None;
-        reading.quality = Quality::Bad(Why::NotANumber);
-    }
-}
-
-fn no_card() -> NotAccepted {
-    NotAccepted("there is no card; the readings are in memory only".to_owned())
-}
-
-fn refuse(accepted: oneshot::Sender<Result<(), NotAccepted>>, why: &str) {
-    // Nobody waits any more: that is theirs to know.
-    let _ = accepted.send(Err(NotAccepted(why.to_owned())));
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -775,11 +724,14 @@ mod tests {
         sync::atomic::AtomicBool,
     };
 
+    use tokio::sync::oneshot;
+
     use super::*;
     use crate::{
-        buffer::{Buffer, Settings, Thread, head::Card, tests_load},
+        buffer::{Buffer, RING, Settings, Thread, head::Card, inner::SUBJECT, tests_load},
         clock::{Clock, HeldTime, Source},
-        condition::Board,
+        condition::{Board, Code},
+        reading::{Commit, NotAccepted},
         store::{Archive, Entry, PageRequest},
     };
 
@@ -813,9 +765,9 @@ mod tests {
             Settings { directory: directory.clone(), size_limit: 64 << 20, commit_within: Duration::from_secs(30) };
         let opened = Buffer::open(&settings).expect("opens");
         let clock = Clock::new(1, HeldTime::at(1_800_000_000_000, Source::Ntp), []);
-        let board = Board::new(clock);
-        opened.buffer.inner.board.set(board.clone()).expect("no board yet");
-        let Thread::Ready(writer, _) = std::mem::replace(&mut *locked(&opened.buffer.thread), Thread::Ended) else {
+        let board = Board::new(clock.clone());
+        opened.buffer.current.start(&clock, &board);
+        let Thread::Ready(writer) = std::mem::replace(&mut *locked(&opened.buffer.thread), Thread::Ended) else {
             panic!("not ready");
         };
         let mut writer = *writer;
@@ -880,7 +832,7 @@ mod tests {
         assert!(matches!(answer.try_recv(), Ok(Err(_))), "the device is to send it again");
         assert!(bench.board.is_open(Code::StoreRefusesWrites, SUBJECT));
         assert_eq!(writer.due(), Some(seconds(2) + RETRY));
-        assert_eq!((writer.inner.committed(), writer.count), (100, 150));
+        assert_eq!((writer.inner.committed(), writer.ring.count()), (100, 150));
         for n in 1..20 {
             writer.attempt(seconds(2 + 3 * n));
         }
@@ -905,7 +857,7 @@ mod tests {
         drop(bench.writer);
         let again = Buffer::open(&settings).expect("opens");
         assert_eq!(again.findings, []);
-        assert_eq!(values(&everything(&again.buffer.inner)), values(&entries));
+        assert_eq!(values(&everything(&again.buffer.current.inner())), values(&entries));
     }
 
     #[test]
@@ -917,7 +869,7 @@ mod tests {
             writer.take(silent(tests_load::rounds(1, 200)), seconds(n));
             writer.attempt(seconds(n));
         }
-        assert_eq!(writer.count, RING);
+        assert_eq!(writer.ring.count(), RING);
         bench.refuses.store(false, Ordering::Relaxed);
         writer.attempt(seconds(60));
         let gone = 80_000 - RING as u64;
@@ -947,7 +899,7 @@ mod tests {
         }
         assert!(bench.board.is_open(Code::StoreRefusesWrites, SUBJECT));
         let stored = writer.inner.committed();
-        assert!(stored > 20_000 && writer.count > 0);
+        assert!(stored > 20_000 && writer.ring.count() > 0);
         fs::remove_file(&segments).expect("removed");
         fs::create_dir(&segments).expect("made");
         writer.attempt(seconds(now + 10));

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Change, Machine, Note, Sample, Source, Stamp, Start, WallTime,
+    Change, Machine, Note, PROVISIONAL, Sample, Source, Stamp, Start, WallTime,
     timeline::{Knot, Timeline},
 };
 
@@ -119,7 +119,7 @@ impl Ledger {
     fn estimate(&mut self) {
         let mut floors = Vec::with_capacity(self.runs.len());
         let mut floor = i64::MIN;
-        for run in self.runs.values() {
+        for run in self.runs.range(..PROVISIONAL).map(|(_, run)| run) {
             floors.push(floor.max(run.built_ms.unwrap_or(i64::MIN)));
             floor = match run.timeline.wall(run.end()).filter(|_| run.is_dated()) {
                 Some(wall) => floor.max(wall.unix_ms - i64::from(wall.error_ms)),
@@ -127,7 +127,8 @@ impl Ledger {
             };
         }
         let mut ceiling = i64::MAX;
-        for (run, floor) in self.runs.values_mut().zip(floors).rev() {
+        let undated: Vec<_> = self.runs.range_mut(..PROVISIONAL).map(|(_, run)| run).zip(floors).collect();
+        for (run, floor) in undated.into_iter().rev() {
             if let Some(wall) = run.timeline.wall(0).filter(|_| run.is_dated()) {
                 ceiling = ceiling.min(wall.unix_ms + i64::from(wall.error_ms));
                 run.estimate = None;
@@ -154,7 +155,7 @@ fn at_least(apart_ms: i64) -> i64 {
 fn places(starts: &BTreeMap<u32, Start>, others: impl Iterator<Item = u32>) -> BTreeMap<u32, Place> {
     let mut places = BTreeMap::new();
     let mut last: Option<(Machine, u32)> = None;
-    for start in starts.values() {
+    for start in starts.range(..PROVISIONAL).map(|(_, start)| start) {
         let Some(machine) = start.machine else {
             places.insert(start.boot, Place { run: start.boot, up_ms: 0 });
             last = None;
@@ -165,7 +166,15 @@ fn places(starts: &BTreeMap<u32, Start>, others: impl Iterator<Item = u32>) -> B
         places.insert(start.boot, Place { run, up_ms: i64::try_from(machine.up_ms).unwrap_or(i64::MAX) });
         last = Some((machine, run));
     }
-    for boot in others {
+    // The same start under the number it had before the card told it one.
+    for (boot, start) in starts.range(PROVISIONAL..) {
+        let twin =
+            starts.range(..PROVISIONAL).find(|(_, other)| other.machine.is_some() && other.machine == start.machine);
+        if let Some(place) = twin.and_then(|(other, _)| places.get(other)).copied() {
+            places.insert(*boot, place);
+        }
+    }
+    for boot in others.chain(starts.keys().copied()) {
         places.entry(boot).or_insert(Place { run: boot, up_ms: 0 });
     }
     places

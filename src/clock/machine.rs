@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -64,7 +67,7 @@ pub struct SystemTime {
     started: Instant,
     started_up: Option<Duration>,
     /// The wall clock never starts before this: the build, or the newest stored reading.
-    not_before_ms: i64,
+    not_before_ms: AtomicI64,
     vouch: Vouch,
 }
 
@@ -77,7 +80,7 @@ impl std::fmt::Debug for SystemTime {
 impl SystemTime {
     /// Counts from now. The wall clock never starts before `not_before_ms` nor before the build.
     pub fn start(not_before_ms: i64, vouch: Vouch) -> Self {
-        Self { started: Instant::now(), started_up: up(), not_before_ms: not_before_ms.max(built_ms()), vouch }
+        Self { started: Instant::now(), started_up: up(), not_before_ms: not_before_ms.max(built_ms()).into(), vouch }
     }
 }
 
@@ -96,8 +99,15 @@ impl TimeSource for SystemTime {
         // but nobody can vouch for a time before this program was made.
         match (self.vouch)(unix_ms, self.mono_ms()).filter(|_| unix_ms >= built_ms()) {
             Some((source, error_ms)) => (unix_ms, error_ms, source),
-            None => (no_earlier(unix_ms, self.not_before_ms, self.mono_ms()), u32::MAX, Source::Unknown),
+            None => {
+                let not_before_ms = self.not_before_ms.load(Ordering::Relaxed);
+                (no_earlier(unix_ms, not_before_ms, self.mono_ms()), u32::MAX, Source::Unknown)
+            }
         }
+    }
+
+    fn not_before(&self, unix_ms: i64) {
+        self.not_before_ms.fetch_max(unix_ms, Ordering::Relaxed);
     }
 }
 

@@ -10,15 +10,20 @@ mod machine;
 mod timeline;
 
 use std::{
-    cmp::Ordering,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
+    cmp, fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use serde::{Deserialize, Serialize};
 
 use self::ledger::Ledger;
 pub use self::machine::{HeldTime, SystemTime, Vouch, built_ms, machine};
+
+/// Starts that the card could not number have numbers from this one on, drawn by lot; they tell nothing of the order.
+pub const PROVISIONAL: u32 = 1 << 31;
 
 /// An instant on the gateway's own clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -67,13 +72,13 @@ impl Source {
 }
 
 impl Ord for Source {
-    fn cmp(&self, other: &Self) -> Ordering {
+    fn cmp(&self, other: &Self) -> cmp::Ordering {
         self.rank().cmp(&other.rank())
     }
 }
 
 impl PartialOrd for Source {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+    fn partial_cmp(&self, other: &Self) -> Option<cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
@@ -125,6 +130,16 @@ pub enum Note {
     Sample(Sample),
 }
 
+impl Note {
+    /// The start it is of.
+    pub fn boot(&self) -> u32 {
+        match self {
+            Self::Sample(sample) => sample.stamp.boot,
+            Self::Start(start) => start.boot,
+        }
+    }
+}
+
 /// What is to be done to what is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -151,19 +166,42 @@ pub trait TimeSource: Send + Sync {
     fn mono_ms(&self) -> u64;
     /// What the system's wall clock says now, and who vouches for it.
     fn wall(&self) -> (i64, u32, Source);
+    /// This start came after that instant, in milliseconds since 1970: learnt only later.
+    fn not_before(&self, _unix_ms: i64) {}
 }
 
 /// The gateway's clock: cheap to clone, shared by every part.
 #[derive(Clone)]
 pub struct Clock {
-    boot: u32,
+    boot: Arc<AtomicU32>,
+    /// The number this start had before the card told it one; 0 when there was none.
+    before: Arc<AtomicU32>,
     source: Arc<dyn TimeSource>,
-    known: Arc<Mutex<Ledger>>,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    ledger: Ledger,
+    /// What was noted of this start.
+    own: Vec<Note>,
+}
+
+impl Known {
+    fn apply(&mut self, change: &Change) {
+        let (Change::Keep(Note::Sample(sample)) | Change::Forget(sample)) = change else { return };
+        let same =
+            |note: &Note| matches!(note, Note::Sample(own) if (own.stamp, own.source) == (sample.stamp, sample.source));
+        self.own.retain(|note| !same(note));
+        if let Change::Keep(note) = change {
+            self.own.push(*note);
+        }
+    }
 }
 
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Clock").field("boot", &self.boot).finish_non_exhaustive()
+        f.debug_struct("Clock").field("boot", &self.boot()).finish_non_exhaustive()
     }
 }
 
@@ -175,17 +213,53 @@ impl Clock {
 
     /// The clock of start number `boot`, with all that is kept of this and earlier ones.
     pub fn knowing(boot: u32, source: Arc<dyn TimeSource>, notes: impl IntoIterator<Item = Note>) -> Self {
-        Self { boot, source, known: Arc::new(Mutex::new(Ledger::of(notes))) }
+        let notes: Vec<Note> = notes.into_iter().collect();
+        let own = notes.iter().filter(|note| note.boot() == boot).copied().collect();
+        let known = Known { ledger: Ledger::of(notes), own };
+        Self { boot: Arc::new(boot.into()), before: Arc::default(), source, known: Arc::new(Mutex::new(known)) }
+    }
+
+    /// This start has the number `boot` from now on, and `notes` are kept of others, the newest stored stamp among them:
+    /// the card could be read at last. Stamps of before stay dated. Returns the number it had, and what is now to be kept
+    /// of this start. Once.
+    pub fn move_to(
+        &self,
+        boot: u32,
+        notes: impl IntoIterator<Item = Note>,
+        newest: Option<Stamp>,
+        not_before_ms: Option<i64>,
+    ) -> (u32, Vec<Note>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.boot.swap(boot, Ordering::Relaxed);
+        self.before.store(before, Ordering::Relaxed);
+        let renumbered = |note: &Note| match *note {
+            Note::Sample(sample) => Note::Sample(Sample { stamp: Stamp { boot, ..sample.stamp }, ..sample }),
+            Note::Start(start) => Note::Start(Start { boot, before: newest.or(start.before), ..start }),
+        };
+        let twin = |note: &Note| matches!(note, Note::Start(start) if start.machine.is_some()).then_some(*note);
+        known.own = known.own.iter().map(renumbered).chain(known.own.iter().filter_map(twin)).collect();
+        known.ledger = Ledger::of(notes.into_iter().chain(known.own.iter().copied()));
+        let own = known.own.clone();
+        drop(known);
+        if let Some(not_before_ms) = not_before_ms {
+            self.source.not_before(not_before_ms);
+        }
+        (before, own)
+    }
+
+    /// The number a start has now.
+    fn number(&self, boot: u32) -> u32 {
+        if boot != 0 && boot == self.before.load(Ordering::Relaxed) { self.boot() } else { boot }
     }
 
     /// Which start of the gateway this is.
     pub fn boot(&self) -> u32 {
-        self.boot
+        self.boot.load(Ordering::Relaxed)
     }
 
     /// Now, on our clock.
     pub fn now(&self) -> Stamp {
-        Stamp { boot: self.boot, mono_ms: self.source.mono_ms() }
+        Stamp { boot: self.boot(), mono_ms: self.source.mono_ms() }
     }
 
     /// Now, on the wall, by what is believed of this boot.
@@ -228,14 +302,19 @@ impl Clock {
     }
 
     /// Takes a sample in; gives what is to be kept on the card, and what no longer is.
-    pub fn learn(&self, sample: Sample) -> Vec<Change> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).learn(sample)
+    pub fn learn(&self, mut sample: Sample) -> Vec<Change> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        sample.stamp.boot = self.number(sample.stamp.boot);
+        let changes = known.ledger.learn(sample);
+        changes.iter().for_each(|change| known.apply(change));
+        changes
     }
 
     /// The wall time of a stamp: by the most trusted source of that run of the machine; where none was heard, by
     /// what is known of the runs before and after. `None` when nothing is known of that boot.
     pub fn resolve(&self, stamp: Stamp) -> Option<WallTime> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).resolve(stamp)
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.ledger.resolve(Stamp { boot: self.number(stamp.boot), ..stamp })
     }
 }
 
@@ -261,6 +340,41 @@ mod tests {
         let dated = clock.resolve(early).expect("known");
         assert_eq!((dated.unix_ms, dated.source), (1_800_000_000_000, Source::Ntp));
         assert_eq!(dated.error_ms, 50 + 6, "one minute at 100 ppm");
+    }
+
+    #[test]
+    fn stamps_of_a_start_that_the_card_numbers_late_stay_dated_after_later_starts_too() {
+        let time = HeldTime::at(1_000, Source::Unknown);
+        let early_number = PROVISIONAL + 5;
+        let machine = |id, up_ms| Some(Machine { id: [id; 16], up_ms });
+        let start = |boot, machine| Note::Start(Start { boot, machine, before: None, built_ms: 0 });
+        let clock = Clock::knowing(early_number, time.clone(), [start(early_number, machine(1, 70_000))]);
+        clock.observe();
+        let early = clock.now();
+        let older = Sample {
+            stamp: Stamp { boot: 6, mono_ms: 0 },
+            unix_ms: 7_000,
+            error_ms: 50,
+            source: Source::Ntp,
+            straight_ms: 0,
+        };
+        let (before, own) = clock.move_to(7, [Note::Sample(older)], None, None);
+        assert_eq!((before, own.len()), (early_number, 3), "the start twice, and the sample");
+        time.advance(60_000);
+        time.set_wall(1_800_000_060_000, Source::Ntp);
+        let learnt = clock.look();
+        assert!(learnt.iter().any(|change| matches!(change, Change::Keep(note) if note.boot() == 7)));
+        let kept = learnt.iter().filter_map(|change| if let Change::Keep(note) = change { Some(*note) } else { None });
+        let notes: Vec<Note> = own.into_iter().chain(kept).collect();
+        let other = Sample { stamp: Stamp { boot: 8, mono_ms: 0 }, unix_ms: 1_900_000_000_000, ..older };
+        let next = [start(8, machine(2, 9_000)), Note::Sample(other)];
+        let later = Clock::knowing(9, HeldTime::at(0, Source::Unknown), notes.into_iter().chain(next));
+        for clock in [&clock, &later] {
+            let dated = |stamp| clock.resolve(stamp).map(|wall| wall.unix_ms);
+            assert_eq!(dated(early), Some(1_800_000_000_000));
+            assert_eq!(dated(Stamp { boot: 7, ..early }), Some(1_800_000_000_000));
+        }
+        assert_eq!(clock.resolve(Stamp { boot: 6, mono_ms: 1 }).map(|wall| wall.unix_ms), Some(7_001));
     }
 
     #[test]

@@ -102,7 +102,7 @@ pub(crate) fn begin(keep: &dyn Keep, clock: &Clock, token: &Token, account: &str
     let mut own = Vec::new();
     for (key, session) in list(keep)? {
         if session.is_over(clock) {
-            keep.remove(TABLE, &key)?;
+            keep.hold(TABLE, &key, None)?;
         } else if session.account == account {
             own.push((session.seen, key));
         }
@@ -110,29 +110,29 @@ pub(crate) fn begin(keep: &dyn Keep, clock: &Clock, token: &Token, account: &str
     own.sort();
     let surplus = (own.len() + 1).saturating_sub(PER_ACCOUNT);
     for (_, key) in own.iter().take(surplus) {
-        keep.remove(TABLE, key)?;
+        keep.hold(TABLE, key, None)?;
     }
     let now = clock.now();
-    keep.save(TABLE, &token.key(), &Session { account: account.to_owned(), begun: now, seen: now })
+    keep.save_or_hold(TABLE, &token.key(), &Session { account: account.to_owned(), begun: now, seen: now })
 }
 
 /// The account whose session it is.
 pub(crate) fn account_of(keep: &dyn Keep, clock: &Clock, token: &Token) -> Result<Option<String>, StoreError> {
     let Some(mut session) = keep.load::<Session>(TABLE, &token.key())? else { return Ok(None) };
     if session.is_over(clock) {
-        keep.remove(TABLE, token.key().as_bytes())?;
+        keep.hold(TABLE, token.key().as_bytes(), None)?;
         return Ok(None);
     }
     if ago_ms(session.seen, clock).is_none_or(|ms| ms > RENEW_MS) {
         session.seen = clock.now();
-        keep.save(TABLE, &token.key(), &session)?;
+        keep.save_or_hold(TABLE, &token.key(), &session)?;
     }
     Ok(Some(session.account))
 }
 
 /// Ends a session.
 pub(crate) fn end(keep: &dyn Keep, token: &Token) -> Result<(), StoreError> {
-    keep.remove(TABLE, token.key().as_bytes())
+    keep.hold(TABLE, token.key().as_bytes(), None)
 }
 
 /// Ends every session of an account, save the one given.
@@ -140,7 +140,7 @@ pub(crate) fn end_all(keep: &dyn Keep, account: &str, save: Option<&Token>) -> R
     let saved = save.map(Token::key);
     for (key, session) in list(keep)? {
         if session.account == account && saved.as_ref().is_none_or(|saved| saved.as_bytes() != key) {
-            keep.remove(TABLE, &key)?;
+            keep.hold(TABLE, &key, None)?;
         }
     }
     Ok(())

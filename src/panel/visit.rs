@@ -137,7 +137,8 @@ impl Visit {
 
     /// Looks up who came, and in which language to speak to them.
     pub(crate) async fn recognise(&mut self) -> Result<(), Problem> {
-        if !self.has_cookie {
+        // While the card cannot be read nobody is known, and who asks for more than public pages is told so.
+        if !self.has_cookie || !*self.site.ground.keep.known().borrow() {
             return Ok(());
         }
         let (token, clock) = (self.token.clone(), self.site.ground.clock.clone());

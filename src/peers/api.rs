@@ -56,6 +56,8 @@ const JOBS: usize = 2;
 const ANSWERS_OF_ONE: usize = 2;
 /// Longest a request waits for its turn.
 const TURN: Duration = Duration::from_secs(20);
+/// A card that has not answered after that is not waited for; the place is kept until it does.
+const CARD_MAY_TAKE: Duration = Duration::from_secs(10);
 /// Gaps told at most; the last ones.
 const GAPS: usize = 500;
 
@@ -252,9 +254,10 @@ impl Api {
             let _places = places;
             work(&api)
         });
-        match done.await {
-            Ok(done) => done.map_err(|error| Refusal::store(&error)),
-            Err(fall) => {
+        match timeout(CARD_MAY_TAKE, done).await {
+            Err(_) => Err(Refusal::busy()),
+            Ok(Ok(done)) => done.map_err(|error| Refusal::store(&error)),
+            Ok(Err(fall)) => {
                 warn!(%fall, "Pull fell");
                 Err(Refusal::unavailable())
             }
@@ -274,6 +277,10 @@ impl Api {
         connection: Connection,
     ) -> Result<Response, Refusal> {
         self.absence.heard(&peer.settings.name);
+        if !self.ground.archive.is_known() {
+            // Its cursor is good; it is the card that cannot tell yet.
+            return Err(Refusal::unavailable());
+        }
         let only = self.within_budget(&peer, query.what)?;
         let pull = Pull { peer: Arc::clone(&peer), query, encoding, connection };
         let asked = pull.clone();

@@ -132,7 +132,7 @@ impl Register {
         shelf.keys.push_back(key);
         while shelf.keys.len() > RECORDS {
             let Some(oldest) = shelf.keys.pop_front() else { break };
-            if let Err(error) = self.keep.remove(TABLE, &oldest.to_be_bytes()) {
+            if let Err(error) = self.keep.hold(TABLE, &oldest.to_be_bytes(), None) {
                 warn!(why = chain(&error), "Old access record cannot be removed");
             }
         }
@@ -145,7 +145,7 @@ impl Register {
         }
         growing.written = Some(now);
         let Ok(value) = serde_json::to_vec(&growing.access) else { return };
-        match self.keep.put(TABLE, &growing.key.to_be_bytes(), &value) {
+        match self.keep.hold(TABLE, &growing.key.to_be_bytes(), Some(&value)) {
             Ok(()) => growing.dirty = false,
             Err(error) => warn!(peer = growing.access.peer, why = chain(&error), "Access record cannot be written"),
         }

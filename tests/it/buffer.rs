@@ -666,20 +666,54 @@ async fn peers_progress_and_small_records_survive() {
 }
 
 #[tokio::test]
-async fn without_a_card_the_newest_readings_are_served_and_none_is_accepted() {
-    let store = begin(Buffer::in_memory(), WALL);
+async fn without_a_card_readings_are_held_none_is_accepted_and_all_moves_to_the_card_when_it_is_there() {
+    let folder = TempDir::new().expect("folder");
+    let settings = Settings { directory: folder.path().join("card/store"), ..settings(folder.path()) };
+    std::fs::write(folder.path().join("card"), "in the way").expect("written");
+    let opened = Buffer::begin(&settings);
+    assert!(opened.unusable.is_some() && opened.boot > 1 << 31);
+    let clock = Clock::new(opened.boot, HeldTime::at(WALL, Source::Ntp), []);
+    let (board, buffer) = (Board::new(clock.clone()), opened.buffer);
+    clock.observe();
+    buffer.start(clock.clone(), board.clone());
+    let (archive, mut known) = (buffer.archive(), buffer.keep().known());
     let (accepted, answer) = oneshot::channel();
-    let batch = Batch { readings: rounds(1, 0, 1), commit: Commit::Now, accepted: Some(accepted) };
-    store.buffer.append(batch).await;
+    buffer.append(Batch { readings: rounds(1, 0, 1), commit: Commit::Now, accepted: Some(accepted) }).await;
     assert!(answer.await.expect("answered").is_err());
-    for part in rounds(1, 1, 2999).chunks(1000) {
-        store.stored(part.to_vec()).await;
+    buffer.keep().hold("journal", b"1", Some(b"meanwhile")).expect("held");
+    assert!(buffer.keep().list("panel-account").is_err() && buffer.keep().put("panel-account", b"a", b"").is_err());
+    let all = rounds(opened.boot, 0, 1600);
+    for part in all.chunks(1000) {
+        buffer.append(Batch { readings: part.to_vec(), commit: Commit::Grouped, accepted: None }).await;
     }
-    let entries = store.all();
+    let request = PageRequest { after: 0, upto: u64::MAX, limit: usize::MAX, points: None };
+    assert!(archive.page(&request).is_err(), "nothing is served under numbers that are not the store's");
+    buffer.commit().await;
+    assert!(board.is_open(Code::StoreRefusesWrites, "store"));
+
+    std::fs::remove_file(folder.path().join("card")).expect("removed");
+    known.wait_for(|known| *known).await.expect("the card can be used");
+    buffer.commit().await;
+    assert!(!board.is_open(Code::StoreRefusesWrites, "store"));
+    let mut entries = Vec::new();
+    let mut after = 0;
+    while after < 80_000 {
+        let page = archive.page(&PageRequest { after, ..request.clone() }).expect("read");
+        after = page.next;
+        entries.extend(page.entries);
+    }
     let gone = assert_no_number_missing(&entries);
-    assert!(gone > 0 && readings(&entries).len() <= clocher::buffer::RING);
-    assert_eq!(gone + readings(&entries).len() as u64, 150_000);
-    assert!(store.board.is_open(Code::ReadingsLost, "store"));
+    let kept = readings(&entries);
+    assert_eq!((kept.len(), gone), (clocher::buffer::RING, 80_000 - clocher::buffer::RING as u64));
+    assert!(kept.iter().all(|stored| stored.reading.stamp.boot == 1), "the card's first start");
+    assert_eq!(buffer.keep().get("journal", b"1").expect("read"), Some(b"meanwhile".to_vec()));
+    buffer.close().await;
+    drop((archive, buffer));
+    let again = Buffer::open(&settings).expect("opens");
+    assert_eq!((again.boot, again.findings), (2, vec![]));
+    let stamp = Stamp { boot: opened.boot, mono_ms: 0 };
+    let later = Clock::new(2, HeldTime::at(0, Source::Unknown), again.samples);
+    assert_eq!(later.resolve(stamp).map(|wall| wall.unix_ms), Some(WALL), "what was written meanwhile stays dated");
 }
 
 #[test]

@@ -3,11 +3,13 @@
 mod announce;
 mod broker;
 mod buffer;
+mod card;
 mod clock;
 mod drivers;
 mod hostile;
 mod layers;
 mod link;
+mod memory_card;
 mod panel;
 mod peers;
 mod ports;

@@ -105,7 +105,7 @@ impl Hall {
         lines_of(&self.file("pulled.jsonl"))
     }
 
-    fn try_to_pull(&self, peers: SocketAddr) -> Output {
+    pub(crate) fn try_to_pull(&self, peers: SocketAddr) -> Output {
         let file = |name| self.file(name).display().to_string();
         let (certificate, key, authority) = (file("central.pem"), file("central.key"), file("authority.pem"));
         let (cursor, output) = (file("cursor"), file("pulled.jsonl"));

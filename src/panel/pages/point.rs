@@ -1,6 +1,6 @@
 //! One point: its value now, and its day, week or month as a drawing, in a sentence and in a table.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use askama::Template;
 use jiff::civil::Date;
@@ -68,6 +68,9 @@ pub(crate) async fn show(visit: Arc<Visit>) -> Result<Answer, Problem> {
     page(&visit, &point, &window, &slots, today)
 }
 
+/// A card that has not answered after that is not waited for.
+const CARD_MAY_TAKE: Duration = Duration::from_secs(5);
+
 /// No reading is older.
 fn earliest() -> Date {
     jiff::civil::date(2020, 1, 1)
@@ -77,7 +80,8 @@ fn earliest() -> Date {
 async fn past(visit: &Visit, point: &Point, window: &Window) -> Result<Vec<Slot>, Problem> {
     let archive = Arc::clone(&visit.site.ground.archive);
     let (id, from, to, step) = (point.id.clone(), window.start_ms(), window.end_ms(), window.step_ms);
-    let asked = tokio::task::spawn_blocking(move || archive.history(&id, from - step, to, step)).await;
+    let asked = tokio::task::spawn_blocking(move || archive.history(&id, from - step, to, step));
+    let asked = tokio::time::timeout(CARD_MAY_TAKE, asked).await.map_err(|_| Problem::Busy)?;
     let buckets = asked.map_err(|_| Problem::Fell)??;
     Ok(slots(window, &buckets))
 }
