@@ -28,6 +28,7 @@ mod api;
 mod cursor;
 mod encoding;
 mod fetch;
+mod grouping;
 mod health;
 mod page;
 pub mod pull;
