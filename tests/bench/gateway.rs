@@ -131,7 +131,7 @@ impl Running {
         Ok(running)
     }
 
-    /// What the process takes of memory, in bytes: resident, and its share of what it has in common with others.
+    /// What the process takes of memory.
     pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
         memory_of(self.child.id())
     }
@@ -189,6 +189,8 @@ pub(crate) struct Memory {
     pub(crate) resident: f64,
     /// Of these, what no file backs: heap, stacks.
     pub(crate) own: f64,
+    /// The most that was ever resident, between two looks too.
+    pub(crate) highest: f64,
 }
 
 pub(crate) fn memory_of(process: u32) -> anyhow::Result<Memory> {
@@ -197,7 +199,14 @@ pub(crate) fn memory_of(process: u32) -> anyhow::Result<Memory> {
         let line = text.lines().find(|line| line.starts_with(name))?;
         line.split_whitespace().nth(1)?.parse::<f64>().ok().map(|kilobytes| kilobytes * 1024.0)
     };
-    Ok(Memory { resident: field("Rss:").context("Rss")?, own: field("Anonymous:").context("Anonymous")? })
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let highest = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let highest = highest.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).context("VmHWM")?;
+    Ok(Memory {
+        resident: field("Rss:").context("Rss")?,
+        own: field("Anonymous:").context("Anonymous")?,
+        highest: highest * 1024.0,
+    })
 }
 
 /// Seconds of processor of a process, in user and system.

@@ -156,12 +156,14 @@ fn tell(table: &mut Table, minutes: u64, idle: Memory, looks: &[Memory], taken: 
     let what = format!(
         "resident memory, 50 points, panel open, {minutes} min at {FASTER} times the pace ({taken} readings taken)"
     );
+    let highest = looks.last().map_or(f64::NAN, |look| look.highest);
     let ours = format!(
-        "{} MiB (median; {} at the start, peak {}), of which {} heap and stacks",
+        "{} MiB (median; {} at the start, {} at most), of which {} heap and stacks; {} for an instant, at a password",
         mib(resident.median()),
         mib(idle.resident),
         mib(resident.at(1.0)),
-        mib(own)
+        mib(own),
+        mib(highest)
     );
     table.line(&what, ours, String::new(), String::new(), "≤ 25 MiB");
     let grown = format!("{} MiB in the second tenth of the time, {} in the last", mib(early), mib(late));
