@@ -59,7 +59,7 @@ impl Load {
                     48_213.0 + walk.round() / 1000.0
                 }
                 3 => ((230.0 + noise) * 10.0).round() / 10.0,
-                _ => f64::from(u8::from(self.round / 40 % 3 == 0)),
+                _ => f64::from(u8::from((self.round / 40).is_multiple_of(3))),
             };
             into.push(Reading {
                 point: name.clone(),
