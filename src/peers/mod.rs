@@ -44,6 +44,7 @@ mod comeback;
 mod cursor;
 mod encoding;
 mod fetch;
+mod grouping;
 mod health;
 mod page;
 pub mod pull;

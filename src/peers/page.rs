@@ -2,10 +2,9 @@
 //!
 //! Pure: what was read from the archive goes in, bytes come out. The shapes are described in [`super`].
 
-use std::collections::BTreeMap;
-
 use serde::{Serialize, Serializer};
 
+use super::grouping::Grouping;
 use crate::{
     clock::{Clock, Source, Stamp, WallTime},
     live::Live,
@@ -89,19 +88,14 @@ impl Teller<'_> {
 
     fn blocks(&self, entries: &[Entry]) -> serde_json::Result<Vec<u8>> {
         let mut lines = Vec::new();
-        let mut blocks = BTreeMap::<(&PointId, u32, Source), Vec<(&Stored, Option<WallTime>)>>::new();
+        let mut blocks = Grouping::new(self.clock);
         for entry in entries {
             match entry {
                 Entry::Gap(gap) => line(&mut lines, &self.gap(gap))?,
-                Entry::Reading(stored) => {
-                    let wall = self.clock.resolve(stored.reading.stamp);
-                    let source = wall.map_or(Source::Unknown, |wall| wall.source);
-                    let key = (&stored.reading.point, stored.reading.stamp.boot, source);
-                    blocks.entry(key).or_default().push((stored, wall));
-                }
+                Entry::Reading(stored) => blocks.add(stored),
             }
         }
-        for ((point, boot, source), readings) in blocks {
+        for ((point, boot, source), readings) in blocks.finish() {
             line(&mut lines, &self.block(point, boot, source, &readings))?;
         }
         Ok(lines)
