@@ -5,6 +5,7 @@ mod broker;
 mod buffer;
 mod drivers;
 mod layers;
+mod memory_card;
 mod panel;
 mod peers;
 mod ports;
