@@ -10,9 +10,10 @@ use std::{
 use super::{
     block,
     database::{folder_size, sync_folder},
-    segment::{Beside, Segment, SegmentFault, short},
+    segment::{Beside, Cover, Segment, SegmentFault, short},
+    span::Spans,
 };
-use crate::{reading::Reading, store::StoreError};
+use crate::store::StoreError;
 
 /// Set-aside folders kept at most; the oldest go first.
 const MOST_ASIDE: usize = 8;
@@ -96,15 +97,16 @@ pub(super) fn segment(
     }
     let blocks = sound_blocks(folder, first, end, short(identity)).map_err(file)?;
     let fresh = Segment::create(&next, first, identity).map_err(story)?;
-    for (first, readings) in &blocks {
-        fresh.put(*first, readings, Beside::default()).map_err(story)?;
+    let count = blocks.len();
+    for (first, block) in blocks {
+        fresh.put_packed(first, block.bytes, block.cover, Beside::default()).map_err(story)?;
     }
     drop(fresh);
     File::create(next.join(WHOLE)).and_then(|mark| mark.sync_all()).map_err(file)?;
     let place = aside.take(folder)?;
     finish(folder).map_err(file)?;
     let segment = Segment::open(folder, first, identity).map_err(story)?;
-    Ok(Salvaged { segment, blocks: blocks.len(), aside: place })
+    Ok(Salvaged { segment, blocks: count, aside: place })
 }
 
 const WHOLE: &str = "whole";
@@ -127,19 +129,28 @@ pub(super) fn finish(folder: &Path) -> io::Result<()> {
     folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
+/// A block found in the raw files, as it is: unpacked, those of a whole segment would fill the memory.
+#[derive(Debug)]
+pub(super) struct Sound {
+    pub bytes: Vec<u8>,
+    pub cover: Cover,
+}
+
 /// Every sound block of this store in a segment's files, by first number; sled is not asked.
-pub(super) fn sound_blocks(folder: &Path, first: u64, end: u64, store: u32) -> io::Result<BTreeMap<u64, Vec<Reading>>> {
-    let mut blocks = BTreeMap::<u64, Vec<Reading>>::new();
+pub(super) fn sound_blocks(folder: &Path, first: u64, end: u64, store: u32) -> io::Result<BTreeMap<u64, Sound>> {
+    let mut blocks = BTreeMap::<u64, Sound>::new();
     let blobs = fs::read_dir(folder.join("blobs")).into_iter().flatten().flatten().map(|entry| entry.path());
     for path in blobs.chain([folder.join("db")]).filter(|path| path.is_file()) {
         windows(&path, |window| {
-            for readings in block::find(window).filter_map(|bytes| block::decode(bytes).ok()) {
-                let (Some(a), Some(b)) = (readings.readings.first(), readings.readings.last()) else { continue };
-                let (from, to) = (a.seq, b.seq);
-                let before = blocks.range(..=to).next_back();
-                let overlaps = before.is_some_and(|(start, block)| start + block.len() as u64 > from);
-                if readings.store == store && from >= first && to < end && !overlaps {
-                    blocks.insert(from, readings.readings.into_iter().map(|stored| stored.reading).collect());
+            for bytes in block::find(window) {
+                let Ok(block) = block::decode(bytes) else { continue };
+                let (Some(a), Some(b)) = (block.readings.first(), block.readings.last()) else { continue };
+                let (from, last) = (a.seq, b.seq);
+                let before = blocks.range(..=last).next_back();
+                let overlaps = before.is_some_and(|(_, sound)| sound.cover.last >= from);
+                if block.store == store && from >= first && last < end && !overlaps {
+                    let spans = Spans::of(block.readings.iter().map(|stored| stored.reading.stamp));
+                    blocks.insert(from, Sound { bytes: bytes.to_vec(), cover: Cover { last, spans } });
                 }
             }
         })?;
