@@ -3,6 +3,7 @@
 mod announce;
 mod broker;
 mod buffer;
+mod cuts;
 mod drivers;
 mod layers;
 mod memory_card;
