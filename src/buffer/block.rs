@@ -206,6 +206,11 @@ pub fn decode(bytes: &[u8]) -> Result<Block, BlockFault> {
     Ok(Block { store, first, last: first + count as u64 - 1, readings, gone, length })
 }
 
+/// Whether this is a whole block of that store, beginning at that number. Its body is not unpacked.
+pub(super) fn is_whole(bytes: &[u8], store: u32, first: u64) -> bool {
+    Header::read(bytes).is_ok_and(|header| header.store == store && header.first == first)
+}
+
 /// Where each sound block begins in bytes that may be anything, with its numbers, for salvage.
 pub(super) fn find(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut at = 0;

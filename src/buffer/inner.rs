@@ -272,10 +272,19 @@ impl Inner {
         if !shelf.listed().contains_key(&first) {
             return Ok(None);
         }
-        let fault = match shelf.get(first) {
-            Ok(segment) => return Ok(Some(segment)),
-            Err(fault) => fault,
-        };
+        match shelf.get(first) {
+            Ok(segment) => Ok(Some(segment)),
+            Err(fault) => self.mend(shelf, first, fault),
+        }
+    }
+
+    /// Makes of a segment what can still be made of it.
+    fn mend(
+        &self,
+        mut shelf: MutexGuard<'_, Shelf>,
+        first: u64,
+        fault: SegmentFault,
+    ) -> Result<Option<Arc<Segment>>, StoreError> {
         if fault.may_pass() {
             return Err(story("open a segment", fault));
         }
@@ -377,9 +386,16 @@ impl Inner {
             segment.forget(first);
             return Ok(None);
         }
-        // sled itself does not read: opened anew, it is repaired, or found broken and salvaged.
-        locked(&self.shelf).close(segment.first);
-        let anew = self.segment(segment.first)?;
+        // sled itself does not read. The broken handle may be held by others: they keep it to themselves.
+        let mut shelf = locked(&self.shelf);
+        let other = shelf.get(segment.first).ok().filter(|other| !std::ptr::eq(other.as_ref(), segment));
+        let anew = match other {
+            Some(other) => Some(other),
+            None => {
+                shelf.forget(segment.first);
+                self.mend(shelf, segment.first, fault)?
+            }
+        };
         match anew.map(|segment| (segment.block(first), segment)) {
             Some((Ok(readings), _)) => Ok(Some(readings)),
             Some((Err(fault @ SegmentFault::Database(..)), _)) => Err(story("read the readings", fault)),

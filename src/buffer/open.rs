@@ -231,6 +231,7 @@ impl<'a> Opening<'a> {
         self.list_segments();
         self.open_newest()?;
         let (scan, head_lost) = self.read_head()?;
+        self.prove_sealed(&scan)?;
         let mut notes = self.notes();
         let store = segment::short(&self.mark.identity);
         let boot = self.next_boot(&scan, &notes);
@@ -396,10 +397,14 @@ impl<'a> Opening<'a> {
 
     /// `None` when nothing of it can be used; it is then struck off.
     fn open_segment(&mut self, first: u64) -> Result<Option<Arc<Segment>>, OpenFault> {
-        let fault = match self.shelf.get(first) {
-            Ok(segment) => return Ok(Some(segment)),
-            Err(fault) => fault,
-        };
+        match self.shelf.get(first) {
+            Ok(segment) => Ok(Some(segment)),
+            Err(fault) => self.mend(first, fault),
+        }
+    }
+
+    /// Makes of a segment what can still be made of it.
+    fn mend(&mut self, first: u64, fault: SegmentFault) -> Result<Option<Arc<Segment>>, OpenFault> {
         let folder = Shelf::folder(self.shelf.root(), first);
         let why = chain(&fault);
         if fault.may_pass() {
@@ -476,6 +481,29 @@ impl<'a> Opening<'a> {
         super::database::sync_folder(&self.settings.directory)
             .map_err(|fault| OpenFault::Records(StoreError::new("sync the directory of the store", fault)))?;
         Ok(file)
+    }
+
+    /// A block may be listed whose own bytes did not reach the card before a power cut: sled keeps large ones in files of
+    /// their own. Those the head still has are looked at; for one that is not whole the head's copy holds.
+    fn prove_sealed(&mut self, scan: &head::Scan) -> Result<(), OpenFault> {
+        let in_head = |first: u64, last: u64| {
+            scan.records.iter().any(|found| found.claim.first <= last && first <= found.claim.last())
+        };
+        let Some(newest) = self.shelf.newest() else { return Ok(()) };
+        let Some(segment) = self.open_segment(newest)? else { return Ok(()) };
+        for (first, _) in segment.covers().iter().filter(|(first, cover)| in_head(*first, cover.last)) {
+            match segment.has_whole(*first) {
+                Ok(true) => {}
+                Ok(false) => segment.forget(*first),
+                Err(fault) => {
+                    self.shelf.forget(newest);
+                    drop(segment);
+                    self.mend(newest, fault)?;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What is known of the clock; from the copies in the segments when the records were lost.
@@ -574,11 +602,12 @@ impl<'a> Opening<'a> {
             let folder = Shelf::folder(self.shelf.root(), place);
             let store = segment::short(&self.mark.identity);
             let blocks = salvage::sound_blocks(&folder, hole.first, hole.last + 1, store).unwrap_or_default();
-            for block in blocks.values() {
-                let _ = segment.put_again(std::slice::from_ref(block));
+            let count = blocks.len();
+            for block in blocks.values().filter_map(salvage::Sound::block) {
+                let _ = segment.put_again(std::slice::from_ref(&block));
             }
-            if !blocks.is_empty() {
-                let (count, first) = (blocks.len(), hole.first);
+            if count > 0 {
+                let first = hole.first;
                 self.findings.push(damaged(format!("{count} blocks from {first} on had fallen out of sled; put back")));
             }
         }

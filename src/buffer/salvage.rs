@@ -119,19 +119,19 @@ pub(super) fn segment(
     }
     let blocks = sound_blocks(folder, first, end, short(identity)).map_err(file)?;
     let fresh = Segment::create(&next, first, identity).map_err(story)?;
-    for block in blocks.values() {
-        fresh.put_again(std::slice::from_ref(block)).map_err(story)?;
+    let (count, mut summary) = (blocks.len(), Summary::default());
+    for block in blocks.values().filter_map(Sound::block) {
+        fresh.put_again(std::slice::from_ref(&block)).map_err(story)?;
+        summary.add(&block);
     }
     drop(fresh);
-    let mut summary = Summary::default();
-    blocks.values().for_each(|block| summary.add(block));
     let before = Summary::read(folder).unwrap_or_default();
     (summary.counted, summary.lost) = (before.counted, before.lost);
     summary.mark(&next).map_err(file)?;
     let place = aside.take(folder)?;
     finish(folder).map_err(file)?;
     let segment = Segment::open(folder, first, identity).map_err(story)?;
-    Ok(Salvaged { segment, blocks: blocks.len(), aside: place })
+    Ok(Salvaged { segment, blocks: count, aside: place })
 }
 
 /// In a folder that was filled to the end; what it says is a [`Summary`].
@@ -165,17 +165,31 @@ pub(super) fn finish(folder: &Path) -> io::Result<()> {
     folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
+/// A block found in the raw files, as it is: unpacked, those of a whole segment would fill the memory.
+#[derive(Debug)]
+pub(super) struct Sound {
+    bytes: Vec<u8>,
+    last: u64,
+}
+
+impl Sound {
+    pub(super) fn block(&self) -> Option<Block> {
+        block::decode(&self.bytes).ok()
+    }
+}
+
 /// Every sound block of this store in a segment's files, by first number; sled is not asked.
-pub(super) fn sound_blocks(folder: &Path, first: u64, end: u64, store: u32) -> io::Result<BTreeMap<u64, Block>> {
-    let mut blocks = BTreeMap::<u64, Block>::new();
+pub(super) fn sound_blocks(folder: &Path, first: u64, end: u64, store: u32) -> io::Result<BTreeMap<u64, Sound>> {
+    let mut blocks = BTreeMap::<u64, Sound>::new();
     let blobs = fs::read_dir(folder.join("blobs")).into_iter().flatten().flatten().map(|entry| entry.path());
     for path in blobs.chain([folder.join("db")]).filter(|path| path.is_file()) {
         windows(&path, |window| {
-            for block in block::find(window).filter_map(|bytes| block::decode(bytes).ok()) {
-                let (from, to) = (block.first, block.last);
-                let overlaps = blocks.range(..=to).next_back().is_some_and(|(_, known)| known.last >= from);
-                if block.store == store && from >= first && to < end && !overlaps {
-                    blocks.insert(from, block);
+            for bytes in block::find(window) {
+                let Ok(block) = block::decode(bytes) else { continue };
+                let (from, last) = (block.first, block.last);
+                let overlaps = blocks.range(..=last).next_back().is_some_and(|(_, known)| known.last >= from);
+                if block.store == store && from >= first && last < end && !overlaps {
+                    blocks.insert(from, Sound { bytes: bytes.to_vec(), last });
                 }
             }
         })?;

@@ -170,8 +170,18 @@ impl Segment {
     pub(super) fn put(&self, first: u64, readings: &[Reading], beside: Beside<'_>) -> Result<usize, SegmentFault> {
         let Some(count) = (readings.len() as u64).checked_sub(1) else { return Ok(0) };
         let cover = Cover { last: first + count, spans: Spans::of(readings.iter().map(|r| r.stamp)) };
+        self.put_packed(first, block::encode(self.store, first, readings, 19), cover, beside)
+    }
+
+    /// Adds a block as it is, and what goes with it; on the card when it returns.
+    pub(super) fn put_packed(
+        &self,
+        first: u64,
+        block: Vec<u8>,
+        cover: Cover,
+        beside: Beside<'_>,
+    ) -> Result<usize, SegmentFault> {
         let mut batch = sled::Batch::default();
-        let block = block::encode(self.store, first, readings, 19);
         let length = block.len();
         add_block(&mut batch, first, block, &cover);
         self.put_beside(&mut batch, beside);
@@ -253,6 +263,12 @@ impl Segment {
         let as_indexed =
             block.first == first && block.store == self.store && covers.is_none_or(|last| block.last == last);
         if as_indexed { Ok(block) } else { Err(damaged()) }
+    }
+
+    /// Whether the block that begins at `first` is there and whole; cheaper than reading it.
+    pub(super) fn has_whole(&self, first: u64) -> Result<bool, SegmentFault> {
+        let bytes = self.database.get(&key(b'b', first)).map_err(|f| self.fault(f))?;
+        Ok(bytes.is_some_and(|bytes| block::is_whole(&bytes, self.store, first)))
     }
 
     fn cover_of(&self, first: u64) -> Option<Cover> {

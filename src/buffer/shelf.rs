@@ -123,6 +123,12 @@ impl Shelf {
         self.open.retain(|segment| segment.first != first);
     }
 
+    /// Lets go of a segment that does not read, for good: whoever still holds it keeps it to himself.
+    pub(super) fn forget(&mut self, first: u64) {
+        self.close(first);
+        self.lent.retain(|lent| lent.upgrade().is_some_and(|segment| segment.first != first));
+    }
+
     /// Strikes a segment off.
     pub(super) fn remove(&mut self, first: u64) {
         self.close(first);

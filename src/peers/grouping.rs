@@ -90,7 +90,13 @@ mod tests {
 
     #[test]
     fn each_reading_is_in_the_group_of_its_point_boot_and_source_whatever_the_order_they_come_in() {
-        let sample = Sample { stamp: Stamp { boot: 2, mono_ms: 0 }, unix_ms: 1_000, error_ms: 5, source: Source::Ntp };
+        let sample = Sample {
+            stamp: Stamp { boot: 2, mono_ms: 0 },
+            unix_ms: 1_000,
+            error_ms: 5,
+            source: Source::Ntp,
+            straight_ms: 0,
+        };
         let clock = Clock::new(2, HeldTime::at(1_000, Source::Ntp), [sample]);
         let names = ["b/two", "a/one", "c/three"].map(|name| name.parse::<PointId>().expect("a name"));
         // Rounds that change their order, with a boot of unknown time in between.

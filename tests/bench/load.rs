@@ -105,6 +105,7 @@ pub(crate) fn samples(boot: u32, days: u64) -> impl Iterator<Item = Sample> {
             unix_ms: START_MS + mono_ms as i64 + off,
             error_ms: 50,
             source: Source::Ntp,
+            straight_ms: 0,
         }
     })
 }

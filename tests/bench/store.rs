@@ -48,7 +48,8 @@ impl Store {
     /// One commit; returns when it is on the card.
     pub(crate) async fn commit(&self, readings: Vec<Reading>) -> anyhow::Result<()> {
         let (accepted, answer) = oneshot::channel();
-        self.buffer.append(Batch { readings, commit: Commit::Now, accepted: Some(accepted) }).await;
+        self.buffer.append(Batch { readings, commit: Commit::Grouped, accepted: Some(accepted) }).await;
+        self.buffer.commit().await;
         answer.await.context("the writer has ended")??;
         Ok(())
     }

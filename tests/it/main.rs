@@ -5,6 +5,7 @@ mod broker;
 mod buffer;
 mod card;
 mod clock;
+mod cuts;
 mod drivers;
 mod hostile;
 mod layers;

@@ -22,6 +22,7 @@
 
 pub mod cut;
 mod driver;
+pub mod recording;
 mod tree;
 
 use std::{
