@@ -7,7 +7,10 @@ use std::{
     os::unix::fs::FileExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -58,7 +61,7 @@ impl DatabaseFault {
 }
 
 /// Runs `work`, turning a panic of sled into a fault.
-pub(super) fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, DatabaseFault> {
+fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, DatabaseFault> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(fault),
         Err(panic) => {
@@ -110,10 +113,13 @@ pub(super) fn is_sound(folder: &Path) -> bool {
 /// A database in a folder of its own.
 #[derive(Debug, Clone)]
 pub(super) struct Database {
-    pub(super) db: sled::Db,
+    db: sled::Db,
     folder: PathBuf,
     /// sled writes whenever it opens: one on a card that takes no writes is read in a copy elsewhere.
     copy: Option<Arc<TempDir>>,
+    /// sled panicked in this handle. A write it left half done keeps every later flush waiting, its own at the end among
+    /// them, with a lock of sled's held that all databases of the process share. So it is neither used nor dropped again.
+    given_up: Arc<AtomicBool>,
 }
 
 impl Database {
@@ -134,7 +140,7 @@ impl Database {
         let copied = copy_folder(folder, place.path());
         copied.map_err(|error| DatabaseFault::File(folder.to_owned(), error))?;
         let db = open_patiently(place.path())?;
-        Ok(Self { db, folder: folder.to_owned(), copy: Some(Arc::new(place)) })
+        Ok(Self { db, folder: folder.to_owned(), copy: Some(Arc::new(place)), given_up: Arc::default() })
     }
 
     /// Opens or creates. Half-made snapshots go first; if sled then finds corruption, all snapshots go and it tries
@@ -152,7 +158,7 @@ impl Database {
             remove_snapshots(folder, |_| true)?;
             open_patiently(folder)
         })?;
-        let opened = Self { db, folder: folder.to_owned(), copy: None };
+        let opened = Self { db, folder: folder.to_owned(), copy: None, given_up: Arc::default() };
         sync_folder(folder)?;
         folder.parent().map_or(Ok(()), sync_folder)?;
         Ok(opened)
@@ -163,7 +169,7 @@ impl Database {
         if self.copy.is_some() {
             return Err(DatabaseFault::Refused(Errno::EROFS.into()));
         }
-        guarded(|| {
+        self.attempt(|| {
             self.db.apply_batch(batch)?;
             self.db.flush()
         })?;
@@ -185,14 +191,30 @@ impl Database {
         Ok(())
     }
 
+    /// Whether this handle is of no more use. What its folder holds must be copied elsewhere: it stays locked.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+
+    fn attempt<T>(&self, work: impl FnOnce() -> sled::Result<T>) -> Result<T, DatabaseFault> {
+        if self.is_given_up() {
+            return Err(DatabaseFault::Panicked("earlier, in the same handle".to_owned()));
+        }
+        let done = guarded(work);
+        if matches!(done, Err(DatabaseFault::Panicked(_))) && !self.given_up.swap(true, Ordering::AcqRel) {
+            std::mem::forget(self.db.clone());
+        }
+        done
+    }
+
     /// One value.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, DatabaseFault> {
-        guarded(|| self.db.get(key))
+        self.attempt(|| self.db.get(key))
     }
 
     /// Every pair whose key begins with `prefix`. Keep the ranges short: sled holds on to what it has read.
     pub(super) fn list(&self, prefix: &[u8]) -> Result<Vec<(sled::IVec, sled::IVec)>, DatabaseFault> {
-        guarded(|| self.db.scan_prefix(prefix).collect())
+        self.attempt(|| self.db.scan_prefix(prefix).collect())
     }
 
     /// Bytes on the card.

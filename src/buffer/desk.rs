@@ -326,7 +326,7 @@ struct Scribe {
     /// `None` after a failed write, until it opens again: sled does not recover from one by itself.
     database: Option<Database>,
     version: u64,
-    /// A sync failed: what the folder holds is no longer believed.
+    /// A sync failed, or sled did: what the folder holds is no longer believed.
     doubtful: bool,
 }
 
@@ -396,7 +396,7 @@ impl Scribe {
         }
         let database = self.opened(desk)?;
         if let Err(fault) = database.write(batch) {
-            self.doubtful |= fault.leaves_doubt();
+            self.doubtful |= fault.leaves_doubt() || database.is_given_up();
             return Err(fault.into());
         }
         self.database = Some(database);
@@ -410,7 +410,7 @@ impl Scribe {
         if self.doubtful {
             let records = desk.lock().records.clone().unwrap_or_default();
             let database = write_anew(&self.folder, &records)?;
-            info!(records = records.len(), "Records written anew after a failed sync");
+            info!(records = records.len(), "Records written anew");
             self.doubtful = false;
             return Ok(database);
         }

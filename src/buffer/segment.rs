@@ -115,6 +115,16 @@ impl Segment {
         Self::of(Database::open(folder).map_err(fault)?, folder, first, identity)
     }
 
+    /// Whether its database is of no more use, so that what it holds must be copied elsewhere.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.database.is_given_up()
+    }
+
+    /// Why nothing is asked of such a one.
+    pub(super) fn given_up(folder: PathBuf) -> SegmentFault {
+        SegmentFault::Database(folder, DatabaseFault::Panicked("earlier, in the same segment".to_owned()))
+    }
+
     /// Opens a copy of one, which takes no writes.
     pub(super) fn open_to_read(folder: &Path, first: u64, identity: &[u8; 16]) -> Result<Self, SegmentFault> {
         let fault = |fault| SegmentFault::Database(folder.to_owned(), fault);

@@ -1,7 +1,7 @@
 //! The segments in order of number: which there are, and the few that are open.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Weak},
@@ -38,6 +38,8 @@ pub(super) struct Shelf {
     open: Vec<Arc<Segment>>,
     /// Let go of here, perhaps still read from: sled opens a folder only once.
     lent: Vec<Weak<Segment>>,
+    /// Those whose database is of no more use, until they are salvaged.
+    given_up: BTreeSet<u64>,
 }
 
 impl Shelf {
@@ -50,6 +52,7 @@ impl Shelf {
             summaries: Summaries::new(),
             open: Vec::new(),
             lent: Vec::new(),
+            given_up: BTreeSet::new(),
         }
     }
 
@@ -89,12 +92,15 @@ impl Shelf {
     pub(super) fn put(&mut self, segment: Segment) -> Arc<Segment> {
         let segment = Arc::new(segment);
         self.listed.entry(segment.first).or_default();
-        self.close(segment.first);
+        self.forget(segment.first);
+        self.given_up.remove(&segment.first);
         self.open.push(Arc::clone(&segment));
         let newest = self.newest();
         while self.open.len() > MOST_OPEN + 1 {
-            let Some(oldest) = self.open.iter().position(|open| Some(open.first) != newest) else { break };
-            self.open.remove(oldest);
+            let Some(oldest) = self.open.iter().map(|open| open.first).find(|first| Some(*first) != newest) else {
+                break;
+            };
+            self.close(oldest);
         }
         self.lent.retain(|lent| lent.strong_count() > 0);
         self.lent.push(Arc::downgrade(&segment));
@@ -103,13 +109,19 @@ impl Shelf {
 
     /// The segment that begins with `first`, opened if need be.
     pub(super) fn get(&mut self, first: u64) -> Result<Arc<Segment>, SegmentFault> {
+        let lent: Vec<_> =
+            self.lent.iter().filter_map(Weak::upgrade).filter(|segment| segment.first == first).collect();
+        if self.given_up.contains(&first) || lent.iter().any(|segment| segment.is_given_up()) {
+            self.forget(first);
+            self.given_up.insert(first);
+            return Err(Segment::given_up(Self::folder(&self.root, first)));
+        }
         if let Some(place) = self.open.iter().position(|segment| segment.first == first) {
             let segment = self.open.remove(place);
             self.open.push(Arc::clone(&segment));
             return Ok(segment);
         }
-        let lent = self.lent.iter().filter_map(Weak::upgrade).find(|segment| segment.first == first);
-        if let Some(segment) = lent {
+        if let Some(segment) = lent.into_iter().next() {
             self.open.push(Arc::clone(&segment));
             return Ok(segment);
         }
@@ -120,6 +132,9 @@ impl Shelf {
 
     /// Lets go of an open segment.
     pub(super) fn close(&mut self, first: u64) {
+        if self.open.iter().any(|segment| segment.first == first && segment.is_given_up()) {
+            self.given_up.insert(first);
+        }
         self.open.retain(|segment| segment.first != first);
     }
 
@@ -132,6 +147,7 @@ impl Shelf {
     /// Strikes a segment off.
     pub(super) fn remove(&mut self, first: u64) {
         self.close(first);
+        self.given_up.remove(&first);
         self.listed.remove(&first);
         self.summaries.remove(&first);
     }
