@@ -23,6 +23,7 @@ pub struct Stamp {
 
 /// Where a wall time comes from, from least to most trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// The system's clock, nobody having said that it is right.

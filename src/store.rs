@@ -33,6 +33,7 @@ pub struct Gap {
 
 /// Why readings were lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
     /// Removed, oldest first, to stay within the size limit.
