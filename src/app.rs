@@ -553,6 +553,7 @@ impl Gateway {
             keep: Arc::clone(&self.keep),
             commune: commune.name.clone(),
             gateway: commune.gateway.clone(),
+            time_zone: commune.time_zone.clone(),
         }
     }
 

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout, timeout_at},
@@ -17,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use warp::{
     Filter,
+    filters::path::FullPath,
     http::{HeaderMap, Method, header},
     reply::Response,
 };
@@ -24,15 +24,22 @@ use warp::{
 use super::{
     Ground,
     absence::Absence,
-    answer::{Document, PointTold, Sheet},
+    accept,
+    answer::{Document, GapsTold, PointTold, PointsTold, Sheet},
+    csv,
     cursor::Cursor,
+    days::{Calendar, Package, name_of, read_day},
     encoding::Encoding,
     fetch::View,
     health::Digest,
-    page::Teller,
+    link, openapi,
+    page::{Format, Onward, OnwardInRange, Teller},
     query::{Asked, Query, Range},
     refusal::Refusal,
-    register::{Given, Register},
+    register::{Given, Manner, Register},
+    resource::{DAY, NDJSON, Resource, Route, SENML},
+    senml,
+    timeline::Timeline,
 };
 use crate::{
     config::peers::{PeerSettings, PeersSettings},
@@ -49,19 +56,21 @@ const POLLS_OF_ONE: usize = 4;
 /// Answers being read from the card at once, of all peers, so that measuring keeps its share of the machine.
 const JOBS: usize = 2;
 /// Longest a request waits for its turn.
-const TURN: Duration = Duration::from_secs(20);
+pub(super) const TURN: Duration = Duration::from_secs(20);
 /// Gaps told at most; the last ones.
 const GAPS: usize = 500;
 
 /// One peer of the configuration.
-struct Peer {
-    settings: PeerSettings,
+pub(super) struct Peer {
+    pub(super) settings: PeerSettings,
     /// What it may see.
-    points: HashSet<PointId>,
+    pub(super) points: HashSet<PointId>,
     /// Its long polls, the oldest first; each is ended by its token.
     polls: Mutex<VecDeque<CancellationToken>>,
     /// Its turn at the card: one at a time, so that nobody waits behind a greedy one's queue.
     turn: Arc<Semaphore>,
+    /// Its turn at a day's file: one at a time, since each takes memory until its reader has it.
+    pub(super) file: Arc<Semaphore>,
 }
 
 impl Peer {
@@ -72,6 +81,7 @@ impl Peer {
             settings: settings.clone(),
             polls: Mutex::default(),
             turn: Arc::new(Semaphore::new(1)),
+            file: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -97,33 +107,25 @@ fn may_see(peer: &PeerSettings, point: &Point) -> bool {
     peer.sharing.contains(&point.sharing) && consented
 }
 
-/// The four resources.
-#[derive(Debug, Clone, Copy)]
-enum Resource {
-    Observations,
-    Points,
-    Gaps,
-    Health,
-}
-
 pub(super) fn routes(
     api: Arc<Api>,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
-    let observations = warp::path!("v1" / "observations").map(|| Resource::Observations);
-    let points = warp::path!("v1" / "points").map(|| Resource::Points);
-    let gaps = warp::path!("v1" / "gaps").map(|| Resource::Gaps);
-    let health = warp::path!("v1" / "health").map(|| Resource::Health);
-    let resource = observations.or(points).unify().or(gaps).unify().or(health).unify();
-    resource
+    warp::path::full()
         .and(warp::method())
-        .and(warp::query::<HashMap<String, String>>())
+        .and(warp::query::<Vec<(String, String)>>())
         .and(warp::header::headers_cloned())
         .and(warp::ext::get::<Connection>())
-        .then(move |resource, method: Method, query, headers, connection| {
+        .then(move |path: FullPath, method: Method, query, headers, connection| {
             let api = Arc::clone(&api);
             async move {
-                let request = Request { resource, query, headers, connection };
-                let answered = if method == Method::GET { api.answer(request).await } else { Err(Refusal::method()) };
+                let answered = match (Route::find(path.as_str()), method) {
+                    (None, _) => Err(Refusal::path()),
+                    (Some((route, said)), Method::GET) => {
+                        let said = said.map(ToOwned::to_owned);
+                        api.answer(Request { route, said, query, headers, connection }).await
+                    }
+                    _ => Err(Refusal::method()),
+                };
                 answered.unwrap_or_else(Refusal::into_response)
             }
         })
@@ -134,22 +136,68 @@ pub(super) fn routes(
         .unify()
 }
 
-struct Request {
-    resource: Resource,
-    query: HashMap<String, String>,
-    headers: HeaderMap,
-    connection: Connection,
+pub(super) struct Request {
+    route: &'static Route,
+    /// The parameter in its path.
+    said: Option<String>,
+    query: Vec<(String, String)>,
+    pub(super) headers: HeaderMap,
+    pub(super) connection: Connection,
+}
+
+impl Request {
+    /// The pairs of its query, once each, and of its resource's parameters only.
+    fn pairs(&self) -> Result<HashMap<String, String>, Refusal> {
+        let mut pairs = HashMap::new();
+        for (key, value) in &self.query {
+            let shown = || key.chars().take(40).collect::<String>().escape_debug().to_string();
+            if !self.route.keys().any(|known| known == key) {
+                let known: Vec<_> = self.route.keys().collect();
+                let known = if known.is_empty() { "this path takes no query".to_owned() } else { known.join(", ") };
+                return Err(Refusal::query(format!("`{}` is not one of: {known}", shown())));
+            }
+            if pairs.insert(key.clone(), value.clone()).is_some() {
+                return Err(Refusal::query(format!("`{}` is there twice", shown())));
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// The values of a header that are text.
+    pub(super) fn values(&self, name: header::HeaderName) -> impl Iterator<Item = &str> {
+        self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
+    }
+
+    pub(super) fn encoding(&self) -> Encoding {
+        Encoding::choose(self.values(header::ACCEPT_ENCODING))
+    }
+
+    /// The form that Accept asks for; rows for all who do not prefer SenML.
+    fn accepted(&self) -> Format {
+        let (mut senml, mut ours) = (0, 0);
+        for (media, weight) in accept::items(self.values(header::ACCEPT)) {
+            match media {
+                SENML => senml = senml.max(weight),
+                NDJSON => ours = ours.max(weight),
+                _ => {}
+            }
+        }
+        if senml > ours { Format::Senml } else { Format::Rows }
+    }
 }
 
 /// What every request is answered with.
 pub(super) struct Api {
-    ground: Ground,
+    pub(super) ground: Ground,
     page_bytes: usize,
     peers: Vec<Arc<Peer>>,
     jobs: Arc<Semaphore>,
-    register: Register,
+    pub(super) register: Register,
     absence: Arc<Absence>,
-    stop: CancellationToken,
+    pub(super) stop: CancellationToken,
+    timeline: Timeline,
+    /// What SenML names begin with.
+    base: String,
 }
 
 impl Api {
@@ -162,7 +210,8 @@ impl Api {
     ) -> Self {
         let peers = settings.peers.iter().map(|peer| Arc::new(Peer::new(peer, &ground.live))).collect();
         let (page_bytes, jobs) = (settings.page_bytes, Arc::new(Semaphore::new(JOBS)));
-        Self { ground, page_bytes, peers, jobs, register, absence, stop }
+        let base = format!("{}/", name_of(&ground));
+        Self { ground, page_bytes, peers, jobs, register, absence, stop, timeline: Timeline::default(), base }
     }
 
     /// Writes down what is not yet on the card.
@@ -172,23 +221,25 @@ impl Api {
 
     async fn answer(self: Arc<Self>, request: Request) -> Result<Response, Refusal> {
         let peer = self.peer(&request.connection)?;
-        let accepted = request.headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-        let encoding = Encoding::choose(accepted);
-        if let Resource::Observations = request.resource {
-            let query = Query::read(&request.query)?;
-            return self.observations(peer, query, encoding, request.connection.address.ip()).await;
+        let pairs = request.pairs()?;
+        match request.route.resource {
+            Resource::Observations => {
+                let query = Query::read(&pairs, request.accepted())?;
+                let (encoding, address) = (request.encoding(), request.connection.address.ip());
+                self.observations(Pull { peer, query, encoding, address, pairs: Arc::new(pairs) }).await
+            }
+            Resource::Metrics => self.metrics(peer, &request).await,
+            Resource::Day => {
+                let said = request.said.as_deref().unwrap_or_default();
+                let day = read_day(said).ok_or_else(|| Refusal::value(DAY.name, said, "a day such as 2026-11-21"))?;
+                self.day(peer, day, &request).await
+            }
+            resource => {
+                let asking = Arc::clone(&peer);
+                let told = self.in_turn(&peer, move |api| api.tell(resource, &asking)).await?;
+                Ok(told.into_response(&request.headers, request.encoding()))
+            }
         }
-        if !request.query.is_empty() {
-            return Err(Refusal::query("this path takes no query"));
-        }
-        let resource = request.resource;
-        let asking = Arc::clone(&peer);
-        let told = self.in_turn(&peer, move |api| Ok(api.tell(resource, &asking))).await?;
-        let told = told.map_err(|error| {
-            warn!(%error, "Answer not written");
-            Refusal::unavailable()
-        })?;
-        Ok(told.into_response(&request.headers, encoding))
     }
 
     /// Whom the certificate names.
@@ -200,7 +251,7 @@ impl Api {
 
     /// Does work that reads the card, when it is this peer's turn. The places are held until the work is done, even when
     /// the peer has gone away meanwhile.
-    async fn in_turn<T: Send + 'static>(
+    pub(super) async fn in_turn<T: Send + 'static>(
         self: &Arc<Self>,
         peer: &Peer,
         work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
@@ -226,16 +277,10 @@ impl Api {
         Some([turn, Arc::clone(&self.jobs).acquire_owned().await.ok()?])
     }
 
-    async fn observations(
-        self: Arc<Self>,
-        peer: Arc<Peer>,
-        query: Query,
-        encoding: Encoding,
-        address: IpAddr,
-    ) -> Result<Response, Refusal> {
+    async fn observations(self: Arc<Self>, pull: Pull) -> Result<Response, Refusal> {
+        let peer = Arc::clone(&pull.peer);
         self.absence.heard(&peer.settings.name);
-        let pull = Pull { peer: Arc::clone(&peer), query, encoding, address };
-        match query.what {
+        match pull.query.what {
             Asked::Again(range) => {
                 let sheet = self.in_turn(&peer, move |api| api.again(&pull, range)).await?;
                 Ok(sheet.into_response())
@@ -289,61 +334,109 @@ impl Api {
     }
 
     fn next(&self, pull: &Pull, after: u64, last_try: bool) -> Result<Next, StoreError> {
-        let page = self.view(pull).after(after, pull.query.limit)?;
+        let page = self.view(&pull.peer).after(after, pull.query.limit)?;
         if page.entries.is_empty() && page.complete && !last_try {
             return Ok(Next::Nothing(page.next));
         }
         let sheet = self.sheet(pull, page, |next, complete| {
             let cursor = Cursor::new(&self.ground.archive.identity(), next).encode();
             let remaining = self.ground.archive.figures().last_seq.saturating_sub(next);
-            json!({"next": cursor, "complete": complete, "remaining": remaining})
+            End::Onward(Onward { next: cursor, complete, remaining })
         })?;
         Ok(Next::Sheet(sheet))
     }
 
     fn again(&self, pull: &Pull, range: Range) -> Result<Sheet, StoreError> {
-        let page = self.view(pull).again(range, pull.query.limit)?;
-        self.sheet(pull, page, |next, complete| json!({"continue": next.saturating_add(1), "complete": complete}))
+        let page = self.view(&pull.peer).again(range, pull.query.limit)?;
+        self.sheet(pull, page, |next, complete| {
+            End::InRange(OnwardInRange { resume: next.saturating_add(1), complete })
+        })
     }
 
-    fn view<'a>(&'a self, pull: &'a Pull) -> View<'a> {
-        View { archive: self.ground.archive.as_ref(), clock: &self.ground.clock, points: &pull.peer.points }
+    /// The archive as a peer sees it.
+    pub(super) fn view<'a>(&'a self, peer: &'a Peer) -> View<'a> {
+        let (archive, clock) = (self.ground.archive.as_ref(), &self.ground.clock);
+        View { archive, clock, timeline: &self.timeline, points: &peer.points }
+    }
+
+    /// The commune's days as a peer sees them.
+    pub(super) fn calendar<'a>(&'a self, peer: &'a Peer) -> Calendar<'a> {
+        Calendar { view: self.view(peer), live: &self.ground.live, zone: &self.ground.time_zone }
+    }
+
+    pub(super) fn teller(&self) -> Teller<'_> {
+        Teller { clock: &self.ground.clock, live: &self.ground.live, base: &self.base }
     }
 
     /// Writes a page down, enters it into the register, packs it.
-    fn sheet(&self, pull: &Pull, page: Page, last_line: impl FnOnce(u64, bool) -> Value) -> Result<Sheet, StoreError> {
-        let teller = Teller { clock: &self.ground.clock, live: &self.ground.live };
-        let rendered = teller
-            .render(&page.entries, pull.query.format, self.page_bytes)
-            .map_err(|error| StoreError::new("write a page down", error))?;
+    fn sheet(&self, pull: &Pull, page: Page, end: impl FnOnce(u64, bool) -> End) -> Result<Sheet, StoreError> {
+        let wrong = |error| StoreError::new("write a page down", error);
+        let format = pull.query.format;
+        let rendered = self.teller().render(&page.entries, format, self.page_bytes).map_err(wrong)?;
         let told = page.entries.get(..rendered.entries).unwrap_or(&page.entries);
         let whole = told.len() == page.entries.len();
         let next = if whole { page.next } else { told.last().map_or(page.next, Entry::last_seq) };
         self.register.record(&pull.given(told));
+        let end = end(next, page.complete && whole);
         let mut lines = rendered.lines;
-        lines.extend_from_slice(format!("{}\n", last_line(next, page.complete && whole)).as_bytes());
+        let last = match format {
+            Format::Senml => senml::close(&self.base, !lines.is_empty(), end.complete()),
+            Format::Rows | Format::Columns => end.line(),
+        };
+        lines.extend_from_slice(&last.map_err(wrong)?);
         let (encoding, body) = pull.encoding.apply(lines).map_err(|error| StoreError::new("pack a page", error))?;
-        Ok(Sheet { body, encoding })
+        let media = if format == Format::Senml { SENML } else { NDJSON };
+        Ok(Sheet { body, encoding, media, links: pull.links(&end, told) })
     }
 
-    fn tell(&self, resource: Resource, peer: &Peer) -> serde_json::Result<Document> {
-        match resource {
+    fn tell(&self, resource: Resource, peer: &Peer) -> Result<Document, StoreError> {
+        let document = match resource {
             Resource::Points => {
                 let points = self.ground.live.points().filter(|point| peer.points.contains(&point.id));
-                Document::new(&json!({"points": points.map(PointTold::new).collect::<Vec<_>>()}))
+                Document::new(&PointsTold { points: points.map(PointTold::new).collect() })
             }
             Resource::Gaps => {
                 let gaps = self.ground.archive.gaps();
-                let teller = Teller { clock: &self.ground.clock, live: &self.ground.live };
-                let last = gaps.len().saturating_sub(GAPS);
-                let told = gaps.iter().skip(last).map(|gap| teller.gap(gap).gap).collect::<Vec<_>>();
-                Document::new(&json!({"gaps": told, "earlier": last}))
+                let earlier = gaps.len().saturating_sub(GAPS);
+                let told = gaps.iter().skip(earlier).map(|gap| self.teller().gap(gap).gap).collect();
+                Document::new(&GapsTold { gaps: told, earlier })
             }
-            Resource::Health | Resource::Observations => {
+            Resource::Days => {
+                let (days, undated) = self.calendar(peer).all()?;
+                Document::new(&Package::of(&self.ground, days, undated))
+            }
+            Resource::DaySchema => Document::new(&csv::schema()),
+            Resource::OpenApi => Ok(Document::of(openapi::DOCUMENT.trim_end().as_bytes().to_vec())),
+            _ => {
                 let digest = Digest::of(&self.ground);
-                Ok(Document::tagged_by(serde_json::to_vec(&digest)?, &digest.lasting()?))
+                digest.lasting().and_then(|lasting| Ok(Document::tagged_by(serde_json::to_vec(&digest)?, &lasting)))
             }
+        };
+        document.map_err(|error| StoreError::new("write a document down", error))
+    }
+}
+
+/// Where to go on after a page.
+enum End {
+    Onward(Onward),
+    InRange(OnwardInRange),
+}
+
+impl End {
+    fn complete(&self) -> bool {
+        match self {
+            Self::Onward(onward) => onward.complete,
+            Self::InRange(onward) => onward.complete,
         }
+    }
+
+    fn line(&self) -> serde_json::Result<Vec<u8>> {
+        let mut line = match self {
+            Self::Onward(onward) => serde_json::to_vec(onward)?,
+            Self::InRange(onward) => serde_json::to_vec(onward)?,
+        };
+        line.push(b'\n');
+        Ok(line)
     }
 }
 
@@ -354,17 +447,32 @@ struct Pull {
     query: Query,
     encoding: Encoding,
     address: IpAddr,
+    /// As it was asked.
+    pairs: Arc<HashMap<String, String>>,
 }
 
 impl Pull {
+    /// The next request and, of a form that cannot tell all, the same readings as rows (RFC 8288).
+    fn links(&self, end: &End, told: &[Entry]) -> Vec<String> {
+        let mut links = Vec::new();
+        match end {
+            End::Onward(onward) => links.push(link::next(&self.pairs, "after", &onward.next)),
+            End::InRange(onward) if !onward.complete => {
+                links.push(link::next(&self.pairs, "continue", &onward.resume.to_string()));
+            }
+            End::InRange(_) => {}
+        }
+        if let (Format::Senml, Some(first), Some(last)) = (self.query.format, told.first(), told.last()) {
+            let from = if let Entry::Gap(gap) = first { gap.first } else { first.last_seq() };
+            links.push(link::rows(from, last.last_seq()));
+        }
+        links
+    }
+
     fn given(&self, told: &[Entry]) -> Given<'_> {
-        let mut numbers = told.iter().filter_map(|entry| match entry {
-            Entry::Reading(stored) => Some(stored.seq),
-            Entry::Gap(_) => None,
-        });
-        let readings = numbers.next().map(|first| numbers.fold((first, first, 1), |(f, _, n), seq| (f, seq, n + 1)));
-        let again = matches!(self.query.what, Asked::Again(_));
-        Given { peer: &self.peer.settings.name, address: self.address, readings, again }
+        let readings = Given::readings_of(told);
+        let manner = if let Asked::Again(_) = self.query.what { Manner::Again } else { Manner::Onward };
+        Given { peer: &self.peer.settings.name, address: self.address, readings, manner }
     }
 }
 

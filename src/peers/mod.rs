@@ -2,11 +2,17 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `/v1/observations?after=&limit=&wait=&format=` | readings after a cursor, JSON lines |
+//! | `/v1/observations?after=&limit=&wait=&format=` | readings after a cursor: JSON lines, or SenML |
 //! | `/v1/observations?from=&to=&continue=` | a range once more, by number or RFC 3339 time; no cursor moves |
 //! | `/v1/points` | the points this peer may see |
 //! | `/v1/gaps` | readings that will never come |
 //! | `/v1/health` | how the gateway is, in less than 2 kB |
+//! | `/v1/days`, `/v1/days/2026-11-21.csv`, `/v1/days/schema.json` | days as CSV files: a Frictionless Data Package |
+//! | `/metrics` | the newest readings and the gateway's own figures: OpenMetrics, or Prometheus' text |
+//! | `/v1/openapi.json` | all this as an OpenAPI document |
+//!
+//! `resource.rs` is the table of them, with every parameter. A request that cannot be answered gets RFC 9457 problem
+//! details: 400 where a value is not of its form, 422 where values that are contradict one another.
 //!
 //! # A page
 //! One JSON object a line, `application/x-ndjson`, compressed by `Accept-Encoding`. Three kinds of line:
@@ -19,24 +25,40 @@
 //! - the last: `{"next":"<cursor>","complete":bool,"remaining":n}`. A page without it was cut short and must be thrown
 //!   away whole. For a range it is `{"continue":n,"complete":bool}`.
 //!
+//! In every form, the header `Link` with `rel="next"` is the next request (RFC 8288). A SenML pack tells gaps, qualities
+//! and what could not be dated by records whose names hold a colon, and where the same readings are as rows by
+//! `rel="alternate"`.
+//!
 //! At least once: asking `after=X` says that everything up to X is safe with the peer. Numbers may be missing in between:
 //! they are of points this peer may not see. A point removed from the configuration is seen by nobody.
 
 mod absence;
+mod accept;
 mod answer;
 mod api;
+mod csv;
 mod cursor;
+mod days;
 mod encoding;
+mod exposition;
 mod fetch;
+mod files;
 mod health;
+mod link;
+mod metrics;
+mod openapi;
 mod page;
 pub mod pull;
 mod query;
 mod refusal;
 mod register;
+mod resource;
+mod senml;
+mod timeline;
 
 use std::{fmt, net::TcpListener, sync::Arc, time::Duration};
 
+use jiff::tz::TimeZone;
 use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -57,7 +79,7 @@ use crate::{
     supervisor::{Fall, Stage, Supervisor},
 };
 
-pub use self::page::Format;
+pub use self::{openapi::DOCUMENT as OPENAPI, page::Format};
 
 /// How often absences are looked for.
 const ABSENCE_EVERY: Duration = Duration::from_secs(60);
@@ -81,6 +103,8 @@ pub struct Ground {
     pub gateway: String,
     /// The commune's name.
     pub commune: String,
+    /// Its civil time, for the files of days.
+    pub time_zone: TimeZone,
 }
 
 impl fmt::Debug for Ground {

@@ -1,6 +1,8 @@
 //! The pull API and its client over real TLS on loopback, with an archive in memory and certificates of an authority
 //! made for the test.
 
+mod forms;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
@@ -31,6 +33,7 @@ use clocher::{
 use http_body_util::{BodyExt, Empty};
 use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -135,7 +138,12 @@ impl Archive for MemoryArchive {
     }
 
     fn latest(&self) -> Vec<Stored> {
-        Vec::new()
+        let shelf = self.shelf.lock().expect("whole");
+        let readings = shelf.entries.iter().filter_map(|entry| match entry {
+            Entry::Reading(stored) => Some((stored.reading.point.clone(), stored.clone())),
+            Entry::Gap(_) => None,
+        });
+        BTreeMap::from_iter(readings).into_values().collect()
     }
 
     fn history(&self, _: &PointId, _: i64, _: i64, _: i64) -> Result<Vec<Bucket>, StoreError> {
@@ -201,6 +209,7 @@ struct Gateway {
     archive: Arc<MemoryArchive>,
     keep: Arc<MemoryKeep>,
     board: Board,
+    clock: Clock,
     supervisor: Supervisor,
     address: SocketAddr,
     authority: Authority,
@@ -235,6 +244,7 @@ impl Gateway {
             keep: keep.clone(),
             gateway: "mairie".to_owned(),
             commune: "Saint-Exemple".to_owned(),
+            time_zone: TimeZone::get("Europe/Paris").expect("a zone"),
         };
         let settings = PeersSettings {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
@@ -255,7 +265,7 @@ impl Gateway {
         let listener = TcpListener::bind(settings.listen).expect("bound");
         let address = listener.local_addr().expect("an address");
         clocher::peers::start(settings, listener, tls, ground);
-        Self { archive, keep, board, supervisor, address, authority, directory }
+        Self { archive, keep, board, clock, supervisor, address, authority, directory }
     }
 
     fn certificate(&self, name: &str) -> (PathBuf, PathBuf) {
@@ -393,7 +403,7 @@ async fn a_certificate_the_configuration_does_not_know_is_told_so() {
     for path in ["/v1/observations", "/v1/points", "/v1/health", "/v1/gaps"] {
         let refused = gateway.client("stranger").get(path).await;
         assert_eq!((refused.status.as_u16(), &refused.json()["error"]), (403, &json!("unknown-peer")), "{path}");
-        assert!(refused.json()["message"].as_str().expect("a text").contains("\"stranger\""));
+        assert!(refused.json()["detail"].as_str().expect("a text").contains("\"stranger\""));
     }
     assert!(gateway.accesses().is_empty());
 }
@@ -440,7 +450,7 @@ async fn what_is_not_understood_is_answered_in_json() {
     ] {
         let refused = client.get(path).await;
         assert_eq!((refused.status.as_u16(), &refused.json()["error"]), (status, &json!(code)), "{path}");
-        assert_eq!(refused.header("content-type"), Some("application/json"));
+        assert_eq!(refused.header("content-type"), Some("application/problem+json"));
     }
 }
 

@@ -1,0 +1,317 @@
+//! The forms a pull can take besides JSON lines: metrics, days as CSV, SenML; and the document that describes them all.
+
+use super::*;
+
+/// Two days of one point: ten seconds apart from noon, UTC.
+const UNTIL_THE_SECOND_EVENING: u64 = 10_000;
+/// Midnight in Paris is 22:00 UTC: the last reading of the first day, and the first of the next.
+const LAST_OF_FIRST_DAY: u64 = 3_599;
+
+fn headers(of: &Answer) -> [Option<&str>; 3] {
+    [of.header("content-type"), of.header("cache-control"), of.header("etag")]
+}
+
+fn csv_numbers(text: &str) -> Vec<u64> {
+    let lines = text.split("\r\n").skip(1).filter(|line| !line.is_empty());
+    lines
+        .map(|line| line.split(',').next().and_then(|seq| seq.parse().ok()).unwrap_or_else(|| panic!("{line:?}")))
+        .collect()
+}
+
+fn text(answer: &Answer) -> &str {
+    std::str::from_utf8(&answer.body).expect("UTF-8")
+}
+
+// ---- metrics --------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn metrics_show_what_the_peer_may_see_and_how_the_gateway_is() {
+    let gateway = Gateway::start();
+    for name in [PUBLIC, INTERNAL, PERSONAL] {
+        gateway.archive.produce(name, 10);
+    }
+    gateway.board.raise(Code::WaterLeak, "water/hall", "flows");
+    gateway
+        .client("agglo")
+        .get(&format!(
+            "/v1/observations?after={}",
+            gateway.client("agglo").get("/v1/observations?limit=4").await.next()
+        ))
+        .await;
+    let told = gateway.client("press").get("/metrics").await;
+    assert_eq!(told.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let lines: Vec<_> = text(&told).lines().collect();
+    for line in [
+        r#"clocher_point_value{point="electricity/mairie/power",label="Salle des fêtes",unit="W",sharing="public"} 15"#,
+        "clocher_point_good{point=\"electricity/mairie/power\"} 1",
+        "clocher_point_reading_timestamp_seconds{point=\"electricity/mairie/power\"} 1780315300",
+        "clocher_store_readings_total 30",
+        "clocher_clock_source{source=\"ntp\"} 1",
+        "clocher_clock_error_seconds 0.05",
+        "clocher_conditions{code=\"water-leak\",severity=\"alarm\"} 1",
+        "clocher_conditions{code=\"air-stale\",severity=\"notice\"} 0",
+    ] {
+        assert!(lines.contains(&line), "{line} in {lines:#?}");
+    }
+    assert!(!text(&told).contains(INTERNAL) && !text(&told).contains(PERSONAL));
+    assert!(!text(&told).contains("agglo"), "how far others are is not for everyone");
+
+    let open =
+        gateway.client("agglo").try_get("/metrics", &[("accept", "application/openmetrics-text")]).await.expect("told");
+    assert_eq!(open.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    assert!(text(&open).ends_with("# EOF\n") && text(&open).contains("clocher_peer_lag_readings{peer=\"agglo\"} 26\n"));
+}
+
+#[tokio::test]
+async fn metrics_are_in_the_access_register_and_move_no_cursor() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PUBLIC, 10);
+    gateway.archive.produce(PERSONAL, 5);
+    for _ in 0..50 {
+        gateway.client("energy").get("/metrics").await;
+    }
+    let accesses = gateway.accesses();
+    assert_eq!(accesses.len(), 1, "{accesses:?}");
+    let first = &accesses[0];
+    assert_eq!(
+        (&first["peer"], &first["newest"], &first["from"], &first["to"]),
+        (&json!("energy"), &json!(true), &json!(10), &json!(15))
+    );
+    assert!(gateway.archive.acknowledged().is_empty());
+}
+
+// ---- days -----------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_day_is_the_commune_s_and_holds_what_the_peer_may_see_of_it() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PUBLIC, 2_000);
+    gateway.archive.produce(PERSONAL, 10);
+    gateway.archive.lose(7);
+    gateway.archive.produce(PUBLIC, UNTIL_THE_SECOND_EVENING - 2_017);
+    let client = gateway.client("agglo");
+    let first = client.get("/v1/days/2026-06-01.csv").await;
+    let expected: Vec<u64> = (1..=2_000).chain([2_011]).chain(2_018..=LAST_OF_FIRST_DAY).collect();
+    assert_eq!(csv_numbers(text(&first)), expected);
+    let lost = text(&first).split("\r\n").find(|line| line.starts_with("2011,")).expect("the gap's line");
+    assert_eq!(lost, "2011,,2026-06-01T17:35:10.000Z,2026-06-01T19:35:10+02:00,,,lost,size-limit,7,ntp,2061");
+    let second = client.get("/v1/days/2026-06-02.csv").await;
+    assert_eq!(csv_numbers(text(&second)), (LAST_OF_FIRST_DAY + 1..=UNTIL_THE_SECOND_EVENING).collect::<Vec<_>>());
+    assert!(gateway.archive.acknowledged().is_empty());
+    let read: u64 = gateway.accesses().iter().filter_map(|access| access["count"].as_u64()).sum();
+    assert!(gateway.accesses().iter().all(|access| access["again"] == true) && read > 0, "{:?}", gateway.accesses());
+
+    for encoding in ["gzip", "zstd"] {
+        let packed = client.try_get("/v1/days/2026-06-01.csv", &[("accept-encoding", encoding)]).await.expect("a day");
+        assert_eq!(packed.header("content-encoding"), Some(encoding));
+        let mut unpacked = Vec::new();
+        let mut body = &packed.body[..];
+        if encoding == "gzip" {
+            std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(body), &mut unpacked).expect("gzip");
+        } else {
+            zstd::stream::copy_decode(&mut body, &mut unpacked).expect("zstd");
+        }
+        assert!(unpacked == first.body && packed.body.len() * 5 < unpacked.len(), "{encoding}: {}", packed.body.len());
+    }
+}
+
+#[tokio::test]
+async fn a_day_that_is_over_has_a_tag_and_the_present_one_has_none() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PUBLIC, UNTIL_THE_SECOND_EVENING);
+    let client = gateway.client("agglo");
+    let over = client.get("/v1/days/2026-06-01.csv").await;
+    let tag = over.header("etag").expect("a tag").to_owned();
+    let [kind, cache, _] = headers(&over);
+    assert_eq!((kind, cache), (Some("text/csv; charset=utf-8; header=present"), Some("private, no-cache")));
+    assert_eq!(headers(&client.get("/v1/days/2026-06-02.csv").await)[1..], [Some("no-store"), None]);
+
+    gateway.archive.produce(PUBLIC, 100);
+    let again = client.try_get("/v1/days/2026-06-01.csv", &[("if-none-match", &tag)]).await.expect("an answer");
+    assert_eq!((again.status.as_u16(), again.body.len(), again.header("etag")), (304, 0, Some(tag.as_str())));
+    assert_ne!(gateway.client("press").get("/v1/days/2026-06-01.csv").await.header("etag"), None);
+    gateway.clock.learn(clocher::clock::Sample {
+        stamp: Stamp { boot: 1, mono_ms: 20_000_000 },
+        unix_ms: NOON + 20_005_000,
+        error_ms: 1,
+        source: Source::Ntp,
+    });
+    let moved = client.try_get("/v1/days/2026-06-01.csv", &[("if-none-match", &tag)]).await.expect("an answer");
+    assert_eq!(moved.status, 200, "a day that was dated anew is another file");
+    assert_ne!(moved.header("etag"), Some(tag.as_str()));
+}
+
+#[tokio::test]
+async fn the_package_names_every_day_there_is_and_no_other_is_found() {
+    let gateway = Gateway::start();
+    let client = gateway.client("agglo");
+    assert_eq!(client.get("/v1/days").await.json()["resources"], json!([]));
+    gateway.archive.produce(PUBLIC, UNTIL_THE_SECOND_EVENING);
+    let package = client.get("/v1/days").await;
+    let days: Vec<_> =
+        package.json()["resources"].as_array().expect("days").iter().map(|day| day["path"].clone()).collect();
+    assert_eq!(days, ["days/2026-06-01.csv", "days/2026-06-02.csv"]);
+    assert_eq!((&package.json()["name"], &package.json()["undated"]), (&json!("saint-exemple-mairie"), &json!([])));
+    for day in days {
+        assert_eq!(client.get(&format!("/v1/{}", day.as_str().expect("a path"))).await.status, 200);
+    }
+    for (day, status, code) in
+        [("2026-05-30", 404, "no-such-day"), ("2026-06-04", 404, "no-such-day"), ("2026-02-30", 400, "bad-query")]
+    {
+        let refused = client.get(&format!("/v1/days/{day}.csv")).await;
+        assert_eq!((refused.status.as_u16(), &refused.json()["error"]), (status, &json!(code)), "{day}");
+        assert!(refused.json()["detail"].as_str().expect("a text").contains(day));
+    }
+}
+
+#[tokio::test]
+async fn a_day_nobody_reads_holds_up_nobody_and_one_that_is_left_frees_its_place() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PUBLIC, 7_000);
+    let client = gateway.client("agglo");
+    // Too much for the buffers on the way: the file cannot be sent whole to one who does not read.
+    let stuck = client.begin("/v1/days/2026-06-02.csv").await;
+    for path in ["/v1/health", "/v1/observations?limit=10", "/metrics"] {
+        assert_eq!(client.get(path).await.status, 200, "{path}");
+    }
+    drop(stuck);
+    assert_eq!(client.get("/v1/days/2026-06-02.csv").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_day_cut_short_by_a_stop_or_a_broken_card_never_looks_whole() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PUBLIC, 40_000);
+    let client = gateway.client("agglo");
+    let mut reading = client.begin("/v1/days/2026-06-03.csv").await;
+    reading.frame().await.expect("a part").expect("sound");
+    gateway.archive.shelf.lock().expect("whole").broken = true;
+    let mut ended = None;
+    while let Some(frame) = reading.frame().await {
+        ended = Some(frame);
+    }
+    assert!(matches!(ended, Some(Err(_))), "{ended:?}");
+}
+
+// ---- SenML ----------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn senml_is_given_by_accept_and_followed_by_link() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PUBLIC, 25);
+    gateway.archive.lose(5);
+    gateway.archive.produce(PUBLIC, 10);
+    let client = gateway.client("agglo");
+    let (mut path, mut values, mut gaps) = ("/v1/observations?limit=10".to_owned(), Vec::new(), Vec::new());
+    loop {
+        let page = client.try_get(&path, &[("accept", "application/senml+json")]).await.expect("a pack");
+        assert_eq!(page.header("content-type"), Some("application/senml+json"));
+        let pack = page.json();
+        let records = pack.as_array().expect("an array");
+        assert_eq!(records[0]["bn"], "saint-exemple/mairie/");
+        for record in records {
+            match record["n"].as_str() {
+                Some(PUBLIC) => values.push(record["v"].as_f64().expect("a number")),
+                Some(":gap:size-limit") => gaps.push(record["v"].clone()),
+                _ => {}
+            }
+        }
+        let links: Vec<_> =
+            page.headers.get_all("link").iter().map(|link| link.to_str().expect("text").to_owned()).collect();
+        assert!(links.iter().all(|link| link.starts_with("</v1/observations?")), "{links:?}");
+        if records.last().expect("a record")["vb"] == true {
+            break;
+        }
+        let alternate = links.iter().find(|link| link.contains("rel=\"alternate\"")).expect("the same as rows");
+        let rows = client.get(alternate.trim_start_matches('<').split('>').next().expect("a target")).await;
+        assert_eq!(numbers(text(&rows).trim()).len() + usize::from(text(&rows).contains("\"gap\"")), 10);
+        let next = links.iter().find(|link| link.contains("rel=\"next\"")).expect("where to go on");
+        path = next.trim_start_matches('<').split('>').next().expect("a target").to_owned();
+        assert!(path.contains("limit=10"), "{path}");
+    }
+    let expected: Vec<_> = (1..=25).chain(31..=40).map(|seq| f64::from(seq) * 1.5).collect();
+    assert_eq!((values, gaps), (expected, vec![json!(5.0)]));
+    let chosen =
+        client.try_get("/v1/observations?format=rows", &[("accept", "application/senml+json")]).await.expect("rows");
+    assert_eq!(chosen.header("content-type"), Some("application/x-ndjson"));
+    assert_eq!(client.get("/v1/observations?format=senml&from=1&to=3").await.json().as_array().map(Vec::len), Some(4));
+}
+
+#[tokio::test]
+async fn rows_and_ranges_say_where_to_go_on_too() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PUBLIC, 25);
+    let client = gateway.client("agglo");
+    let page = client.get("/v1/observations?limit=10&wait=0").await;
+    let expected = format!("</v1/observations?after={}&limit=10&wait=0>; rel=\"next\"", page.next());
+    assert_eq!(page.header("link"), Some(expected.as_str()));
+    let range = client.get("/v1/observations?limit=10&from=1&to=15").await;
+    assert_eq!(range.header("link"), Some("</v1/observations?continue=11&from=1&limit=10&to=15>; rel=\"next\""));
+    let rest = client.get("/v1/observations?continue=11&from=1&limit=10&to=15").await;
+    assert_eq!((rest.lines().len(), rest.header("link")), (6, None));
+}
+
+// ---- what is refused, and the document --------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_refusal_names_the_parameter_and_tells_form_from_sense() {
+    let gateway = Gateway::start();
+    let client = gateway.client("agglo");
+    for (query, status, told) in [
+        ("limit=0", 400, "`limit` is \"0\", but must be a whole number, 1 at least"),
+        ("limit=1&limit=2", 400, "`limit` is there twice"),
+        ("afer=x", 400, "`afer` is not one of: after, limit"),
+        ("from=9&to=5", 422, "`from` is after `to`"),
+        ("after=AAAAAAAAAAAAAAAAAAAAAAAAAAA", 422, "not a cursor"),
+    ] {
+        let refused = client.get(&format!("/v1/observations?{query}")).await;
+        let body = refused.json();
+        assert_eq!((refused.status.as_u16(), &body["status"]), (status, &json!(status)), "{query}: {body}");
+        assert!(body["detail"].as_str().expect("a text").contains(told), "{query}: {body}");
+    }
+    assert_eq!(client.get("/v1/observations?limit=0").await.json()["parameter"], "limit");
+}
+
+#[tokio::test]
+async fn the_document_is_served_and_each_path_and_parameter_of_it_is_there() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PUBLIC, 10);
+    let client = gateway.client("agglo");
+    let document = client.get("/v1/openapi.json").await.json();
+    assert_eq!(document["openapi"], "3.1.0");
+    let paths = document["paths"].as_object().expect("paths");
+    assert!(paths.len() >= 9);
+    for (path, item) in paths {
+        let path = path.replace("{day}", "2026-06-01");
+        let answer = client.get(&path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", text(&answer));
+        let kind = answer.header("content-type").expect("a type");
+        assert!(
+            item["get"]["responses"]["200"]["content"].as_object().expect("types").contains_key(kind),
+            "{path}: {kind}"
+        );
+        for parameter in item["get"]["parameters"].as_array().expect("parameters").iter().filter(|p| p["in"] == "query")
+        {
+            let name = parameter["name"].as_str().expect("a name");
+            let refused = client.get(&format!("{path}?{name}=%C3%A9")).await;
+            assert!(text(&refused).contains(&format!("`{name}` is \\\"é\\\"")), "{name}: {}", text(&refused));
+        }
+    }
+    let refused = client.get("/nowhere").await.json();
+    assert!(paths.keys().all(|path| refused["detail"].as_str().expect("a text").contains(path.as_str())));
+}
+
+impl Client {
+    /// Asks, and leaves the body to be read.
+    async fn begin(&self, path: &str) -> hyper::body::Incoming {
+        let stream = TcpStream::connect(self.address).await.expect("connected");
+        let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+        let stream = self.tls.connect(name, stream).await.expect("a handshake");
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+        tokio::spawn(connection);
+        let request = Request::get(path).header("host", "localhost").body(Empty::<Bytes>::new()).expect("a request");
+        let response = sender.send_request(request).await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        response.into_body()
+    }
+}
