@@ -168,9 +168,9 @@ impl Refusal {
     }
 }
 
-/// The shape of a refusal, for the document.
+/// Why a request is refused (RFC 9457).
 #[cfg(test)]
-#[derive(schemars::JsonSchema)]
+#[derive(Serialize, schemars::JsonSchema)]
 #[allow(dead_code, reason = "only its shape is read")]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Problem {
@@ -184,12 +184,16 @@ pub(crate) struct Problem {
     /// What was wrong and what to do, in English.
     detail: String,
     /// The part of the query or path that was wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
     parameter: Option<String>,
     /// What it was, 40 characters of it at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
     /// The cursor to go on with, when the old one's store is no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
     restart: Option<String>,
     /// The oldest reading there is, with `restart`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     oldest_seq: Option<u64>,
 }
 

@@ -164,33 +164,54 @@ async fn the_package_names_every_day_there_is_and_no_other_is_found() {
     }
 }
 
-#[tokio::test]
-async fn a_day_nobody_reads_holds_up_nobody_and_one_that_is_left_frees_its_place() {
-    let gateway = Gateway::start();
-    gateway.archive.produce(PUBLIC, 7_000);
-    let client = gateway.client("agglo");
-    // Too much for the buffers on the way: the file cannot be sent whole to one who does not read.
-    let stuck = client.begin("/v1/days/2026-06-02.csv").await;
-    for path in ["/v1/health", "/v1/observations?limit=10", "/metrics"] {
-        assert_eq!(client.get(path).await.status, 200, "{path}");
+/// Fills one day with a reading a second: 8 MB of CSV, which no buffers on the way can hold.
+fn fill_a_day(gateway: &Gateway) {
+    let mut shelf = gateway.archive.shelf.lock().expect("whole");
+    for seq in 1..=80_000 {
+        let stamp = Stamp { boot: 1, mono_ms: 36_000_000 + seq * 1_000 };
+        let reading = Reading { point: id(PUBLIC), stamp, value: Some(1.0), quality: Quality::Good };
+        shelf.entries.push(Entry::Reading(Stored { seq, reading }));
     }
-    drop(stuck);
-    assert_eq!(client.get("/v1/days/2026-06-02.csv").await.status, 200);
 }
 
-#[tokio::test]
-async fn a_day_cut_short_by_a_stop_or_a_broken_card_never_looks_whole() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_nobody_reads_holds_up_nobody_but_the_same_peer_s_next_day() {
     let gateway = Gateway::start();
-    gateway.archive.produce(PUBLIC, 40_000);
+    fill_a_day(&gateway);
     let client = gateway.client("agglo");
-    let mut reading = client.begin("/v1/days/2026-06-03.csv").await;
-    reading.frame().await.expect("a part").expect("sound");
-    gateway.archive.shelf.lock().expect("whole").broken = true;
-    let mut ended = None;
-    while let Some(frame) = reading.frame().await {
-        ended = Some(frame);
+    let stuck = client.begin("/v1/days/2026-06-02.csv").await;
+    let next = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/v1/days/2026-06-02.csv").await }
+    });
+    for path in ["/v1/health", "/v1/observations?limit=10", "/metrics", "/v1/days/schema.json"] {
+        assert_eq!(client.get(path).await.status, 200, "{path}");
     }
-    assert!(matches!(ended, Some(Err(_))), "{ended:?}");
+    let other = gateway.client("press").get("/v1/days/2026-06-02.csv").await;
+    assert_eq!(csv_numbers(text(&other)).len(), 80_000, "another peer has its own place");
+    assert!(!next.is_finished());
+    drop(stuck);
+    assert_eq!(csv_numbers(text(&next.await.expect("no panic"))).len(), 80_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_cut_short_never_looks_whole() {
+    for stop in [false, true] {
+        let gateway = Gateway::start();
+        fill_a_day(&gateway);
+        let mut reading = gateway.client("agglo").begin("/v1/days/2026-06-02.csv").await;
+        reading.frame().await.expect("a part").expect("sound");
+        if stop {
+            assert_eq!(gateway.supervisor.stop(Duration::from_secs(10)).await, [] as [&str; 0]);
+        } else {
+            gateway.archive.shelf.lock().expect("whole").broken = true;
+        }
+        let mut ended = None;
+        while let Some(frame) = reading.frame().await {
+            ended = Some(frame);
+        }
+        assert!(matches!(ended, Some(Err(_))), "stopped: {stop}, {ended:?}");
+    }
 }
 
 // ---- SenML ----------------------------------------------------------------------------------------------------------
@@ -304,7 +325,9 @@ async fn the_document_is_served_and_each_path_and_parameter_of_it_is_there() {
 impl Client {
     /// Asks, and leaves the body to be read.
     async fn begin(&self, path: &str) -> hyper::body::Incoming {
-        let stream = TcpStream::connect(self.address).await.expect("connected");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(16_384).expect("set");
+        let stream = socket.connect(self.address).await.expect("connected");
         let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
         let stream = self.tls.connect(name, stream).await.expect("a handshake");
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
