@@ -1,12 +1,12 @@
 //! The days there are readings of, each as a file: which ones, from when to when, and what tells whether one has changed.
 
-use std::{collections::BTreeSet, ops::RangeInclusive};
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{Ground, fetch::View, query::Range, senml::plain, timeline::Span};
+use super::{Ground, fetch::View, senml::plain, timeline::Span};
 use crate::{
     clock::Stamp,
     live::Live,
@@ -40,8 +40,10 @@ pub(crate) struct Undated {
 
 /// A day that can be had.
 pub(crate) struct Day {
-    /// What it asks of the archive.
-    pub(crate) range: Range,
+    /// Its first and its last millisecond.
+    pub(crate) range: RangeInclusive<i64>,
+    /// Where it may be in the archive.
+    pub(crate) spans: Arc<[Span]>,
     /// What tells whether it has changed; `None` while it may still grow.
     pub(crate) tag: Option<String>,
 }
@@ -55,7 +57,7 @@ impl Calendar<'_> {
             return Ok(None);
         }
         let tag = self.is_over(&spans)?.then(|| self.tag(day, &spans, &(from_ms..=to_ms)));
-        Ok(Some(Day { range: Range::Times { from_ms, to_ms, resume: None }, tag }))
+        Ok(Some(Day { range: from_ms..=to_ms, spans: spans.into(), tag }))
     }
 
     /// A reading beyond the day and the disorder that readings may be in has been stored.
@@ -97,7 +99,8 @@ impl Calendar<'_> {
                 continue;
             }
             let mut place = boot.start - 1;
-            while let Some(next) = dated.reading_after(place)?.filter(|next| next.stamp.boot == boot.boot) {
+            // What arrives meanwhile is left for the next time.
+            while let Some(next) = dated.reading_after(place)?.filter(|next| next.seq <= boot.last.seq) {
                 let Some(day) = dated.wall(next.stamp).and_then(|wall| date(wall.unix_ms, self.zone)) else { break };
                 days.insert(day);
                 let Some((_, to_ms)) = bounds(day, self.zone) else { break };

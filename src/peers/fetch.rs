@@ -4,7 +4,7 @@ use std::{collections::HashSet, ops::RangeInclusive};
 
 use super::{
     query::Range,
-    timeline::{Dated, Timeline},
+    timeline::{Dated, Span, Timeline},
 };
 use crate::{
     clock::{Clock, Stamp},
@@ -44,13 +44,24 @@ impl View<'_> {
     }
 
     fn times(&self, from_ms: i64, to_ms: i64, resume: Option<u64>, limit: usize) -> Result<Page, StoreError> {
-        let (range, resume) = (from_ms..=to_ms, resume.unwrap_or(0));
         let spans = self.dated().spans(from_ms, to_ms)?;
+        self.within(&spans, &(from_ms..=to_ms), resume, limit)
+    }
+
+    /// What was taken within a range of time, of which [`Dated::spans`] has told where it may be.
+    pub(crate) fn within(
+        &self,
+        spans: &[Span],
+        range: &RangeInclusive<i64>,
+        resume: Option<u64>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let resume = resume.unwrap_or(0);
         let mut rest = spans.iter().filter(|span| span.to >= resume).peekable();
         let mut page = Page { entries: Vec::new(), next: resume.saturating_sub(1), complete: true };
         while let Some(span) = rest.next() {
             let after = span.from.max(resume).saturating_sub(1);
-            page = self.look(after, span.to, limit, |entry| self.touches(entry, &range))?;
+            page = self.look(after, span.to, limit, |entry| self.touches(entry, range))?;
             let ended = page.complete || (page.entries.is_empty() && page.next <= after);
             page.complete = ended && rest.peek().is_none();
             if ended && !page.complete {

@@ -1,6 +1,6 @@
 //! Answers that are files to other programs: metrics, and days as CSV.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, ops::RangeInclusive, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -19,10 +19,10 @@ use super::{
     encoding::Packer,
     exposition::Dialect,
     metrics::{self, Sight},
-    query::Range,
     refusal::Refusal,
     register::{Given, Manner},
     resource::CSV,
+    timeline::Span,
 };
 use crate::{reading::Sharing, store::StoreError};
 
@@ -75,9 +75,8 @@ impl Api {
             api: Arc::clone(&self),
             peer,
             address,
-            range: found.range,
+            left: Left { range: found.range, spans: found.spans, resume: 0 },
             packer: Some(packer),
-            begun: false,
             _place: place,
         };
         // A card that cannot be read is told as such while that is still possible.
@@ -91,37 +90,38 @@ impl Api {
     }
 }
 
+/// What is left of a day.
+#[derive(Clone)]
+struct Left {
+    range: RangeInclusive<i64>,
+    spans: Arc<[Span]>,
+    /// The number to go on with; 0 before the first.
+    resume: u64,
+}
+
 /// A day on its way out.
 struct File {
     api: Arc<Api>,
     peer: Arc<Peer>,
     address: IpAddr,
-    /// What is left of it.
-    range: Range,
+    left: Left,
     /// `None` once all is packed.
     packer: Option<Packer>,
-    begun: bool,
     _place: OwnedSemaphorePermit,
 }
 
 /// A part of a file, and what follows it.
 struct Part {
     ready: Vec<u8>,
-    rest: Option<(Range, Packer)>,
+    /// The number to go on with.
+    rest: Option<(u64, Packer)>,
 }
 
 impl Api {
     /// Reads on, writes lines, enters them into the register, packs them.
-    fn part(
-        &self,
-        peer: &Peer,
-        address: IpAddr,
-        range: Range,
-        begun: bool,
-        mut packer: Packer,
-    ) -> Result<Part, StoreError> {
-        let page = self.view(peer).again(range, AT_ONCE)?;
-        let mut text = if begun { String::new() } else { csv::header() };
+    fn part(&self, peer: &Peer, address: IpAddr, left: &Left, mut packer: Packer) -> Result<Part, StoreError> {
+        let page = self.view(peer).within(&left.spans, &left.range, Some(left.resume), AT_ONCE)?;
+        let mut text = if left.resume > 0 { String::new() } else { csv::header() };
         let lines = Lines { teller: self.teller(), zone: &self.ground.time_zone };
         for entry in &page.entries {
             lines.add(&mut text, entry);
@@ -134,7 +134,7 @@ impl Api {
             ready.extend(packer.finish().map_err(wrong)?);
             return Ok(Part { ready, rest: None });
         }
-        Ok(Part { ready, rest: Some((range.resumed(page.next.saturating_add(1)), packer)) })
+        Ok(Part { ready, rest: Some((page.next.saturating_add(1), packer)) })
     }
 }
 
@@ -142,11 +142,10 @@ impl File {
     /// The next part; `None` after the last one.
     async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
         while let Some(packer) = self.packer.take() {
-            let (peer, address, range, begun) = (Arc::clone(&self.peer), self.address, self.range, self.begun);
-            let part = self.api.in_turn(&self.peer, move |api| api.part(&peer, address, range, begun, packer)).await?;
-            self.begun = true;
-            if let Some((range, packer)) = part.rest {
-                (self.range, self.packer) = (range, Some(packer));
+            let (peer, address, left) = (Arc::clone(&self.peer), self.address, self.left.clone());
+            let part = self.api.in_turn(&self.peer, move |api| api.part(&peer, address, &left, packer)).await?;
+            if let Some((resume, packer)) = part.rest {
+                (self.left.resume, self.packer) = (resume, Some(packer));
             }
             if !part.ready.is_empty() {
                 return Ok(Some(part.ready.into()));

@@ -77,7 +77,8 @@ impl Asked {
 }
 
 impl Range {
-    /// The same range, from number `resume` on.
+    /// The same range, from number `resume` on, as the next request would say.
+    #[cfg(test)]
     pub(crate) fn resumed(self, resume: u64) -> Self {
         match self {
             Self::Numbers { from, to } => Self::Numbers { from: from.max(resume), to },

@@ -171,9 +171,10 @@ impl Dated<'_> {
     fn look_up(&self) -> Result<Vec<Boot>, StoreError> {
         let end = self.archive.figures().last_seq;
         let (mut boots, mut before) = (Vec::<Boot>::new(), 0);
-        while let Some(first) = self.reading_after(before)? {
+        // What arrives meanwhile is of the present start, whose end is not remembered.
+        while let Some(first) = self.reading_after(before)?.filter(|first| first.seq <= end) {
             let boot = first.stamp.boot;
-            let last = self.last_where(first.seq, end.max(first.seq), |place| place.stamp.boot <= boot)?;
+            let last = self.last_where(first.seq, end, |place| place.stamp.boot <= boot)?;
             let stamp = self.reading_after(last - 1)?.map_or(first.stamp, |place| place.stamp);
             boots.push(Boot { boot, start: before + 1, first, last: Place { seq: last, stamp } });
             before = last;
@@ -199,8 +200,8 @@ mod tests {
     const HOUR: i64 = 3_600_000;
     const NOON: i64 = 1_780_315_200_000;
 
-    /// Entries in order, whole pages.
-    struct Shelf(Vec<Entry>);
+    /// Entries in order, and how many came after its figures were taken.
+    struct Shelf(Vec<Entry>, u64);
 
     impl Archive for Shelf {
         fn identity(&self) -> String {
@@ -239,7 +240,7 @@ mod tests {
         }
 
         fn figures(&self) -> StoreFigures {
-            let last_seq = self.0.last().map_or(0, Entry::last_seq);
+            let last_seq = self.0.last().map_or(0, Entry::last_seq) - self.1;
             StoreFigures { first_seq: 1, last_seq, ..StoreFigures::default() }
         }
     }
@@ -293,7 +294,7 @@ mod tests {
         for boot in 1..=4 {
             start(&mut shelf, boot, 120);
         }
-        let shelf = Shelf(shelf);
+        let shelf = Shelf(shelf, 0);
         let samples = [
             sample(1, NOON, Source::Ntp),
             sample(2, NOON + 40 * 365 * 24 * HOUR, Source::Unknown),
@@ -318,7 +319,7 @@ mod tests {
         let samples = [sample(1, NOON, Source::Ntp), sample(3, NOON + 2 * HOUR, Source::Ntp)];
         let clock = Clock::new(3, HeldTime::at(NOON, Source::Ntp), samples);
         let expected: Vec<u64> = (1..=60).chain(121..=180).collect();
-        assert_eq!(all(&Shelf(shelf), &clock, NOON - HOUR, NOON + 5 * HOUR, 25), expected);
+        assert_eq!(all(&Shelf(shelf, 0), &clock, NOON - HOUR, NOON + 5 * HOUR, 25), expected);
     }
 
     #[test]
@@ -333,10 +334,24 @@ mod tests {
             sample(2, NOON + 24 * HOUR, Source::Ntp),
             sample(3, NOON + 48 * HOUR, Source::Ntp),
         ];
-        let (shelf, clock) = (Shelf(shelf), Clock::new(3, HeldTime::at(NOON, Source::Ntp), hours));
+        let (shelf, clock) = (Shelf(shelf, 0), Clock::new(3, HeldTime::at(NOON, Source::Ntp), hours));
         assert_eq!(all(&shelf, &clock, NOON, NOON + HOUR, 10), [1], "of a day of which nothing else is left");
         let second = all(&shelf, &clock, NOON + 24 * HOUR, NOON + 25 * HOUR, 10);
         assert_eq!((second.len(), second.last()), (61, Some(&70)));
         assert_eq!(all(&shelf, &clock, NOON + 48 * HOUR, NOON + 49 * HOUR, 100).len(), 60);
+    }
+
+    #[test]
+    fn what_arrives_while_one_looks_is_not_walked_reading_by_reading() {
+        let mut shelf = Vec::new();
+        start(&mut shelf, 1, 30);
+        start(&mut shelf, 2, 90);
+        let shelf = Shelf(shelf, 60);
+        let clock = Clock::new(2, HeldTime::at(NOON, Source::Ntp), [1, 2].map(|boot| sample(boot, NOON, Source::Ntp)));
+        let (timeline, points) = (Timeline::default(), HashSet::from([id()]));
+        let view = View { archive: &shelf, clock: &clock, timeline: &timeline, points: &points };
+        let boots = view.dated().boots().expect("read");
+        assert_eq!(boots.iter().map(|boot| (boot.boot, boot.last.seq)).collect::<Vec<_>>(), [(1, 30), (2, 60)]);
+        assert_eq!(all(&shelf, &clock, NOON, NOON + 24 * HOUR, 50).len(), 120, "and is told all the same");
     }
 }
