@@ -88,8 +88,10 @@ impl Dated<'_> {
     fn span_of(&self, boot: &Boot, from_ms: i64, to_ms: i64) -> Result<Option<Span>, StoreError> {
         let before = self.place_before(boot, from_ms)?;
         let last = self.place_before(boot, to_ms.saturating_add(1))?.max(before);
-        // What follows the last reading up to the next may be a gap.
-        let to = self.reading_after(last)?.map_or(u64::MAX, |next| next.seq - 1);
+        // What follows the last reading up to the next may be a gap; the present start goes on meanwhile.
+        let open = boot.boot == self.clock.boot() && last >= boot.last.seq;
+        let next = if open { None } else { self.reading_after(last)? };
+        let to = next.map_or(u64::MAX, |next| next.seq - 1);
         let (first, last) = (self.reading_after(before)?, self.reading_after(last.saturating_sub(1))?);
         let taken = first.zip(last).filter(|(first, last)| first.seq <= to && last.seq <= to && last.seq > before);
         let taken = taken.map(|(first, last)| (first.stamp, last.stamp));
