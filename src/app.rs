@@ -4,7 +4,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, IsTerminal, Write},
     net::{SocketAddr, TcpListener},
@@ -25,12 +25,13 @@ use crate::{
     announcement::Announcer,
     broker,
     buffer::{self, Buffer},
-    clock::{Clock, Sample, SystemTime},
+    clock::{self, Change, Clock, Note, Start, SystemTime},
     condition::{Board, Code},
     config::{
         self, Commune, Settings, Source, Trust, announce::AnnounceSettings, broker::BrokerSettings,
         panel::PanelSettings, peers::PeersSettings,
     },
+    consent::Consents,
     drivers::{self, Device, Wire},
     live::Live,
     panel, peers,
@@ -39,7 +40,9 @@ use crate::{
     signals::Signals,
     store::{Archive, Keep},
     supervisor::{Fall, Stage, Supervisor, chain},
-    tls, watch,
+    tls,
+    traffic::Traffic,
+    vouch, watch,
 };
 
 /// Batches that may wait between the drivers and the store before the drivers are slowed.
@@ -50,6 +53,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(7);
 const LAST_COMMIT: Duration = Duration::from_secs(2);
 /// How often the system's clock is looked at.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(10);
+/// What a card that refuses writes may leave to be tried again.
+const MOST_UNKEPT: usize = 1_000;
 /// Where the code that claims the box is while nobody has, in the store's directory.
 const CLAIM_FILE: &str = "claim-code";
 /// How often a taken address is tried again.
@@ -137,6 +142,8 @@ pub struct Gateway {
     pub archive: Arc<dyn Archive>,
     /// Its small records.
     pub keep: Arc<dyn Keep>,
+    /// Who agreed to what of personal points.
+    pub consents: Consents,
     /// Where the panel answers.
     pub panel: Option<SocketAddr>,
     /// Where peers pull.
@@ -243,6 +250,8 @@ pub fn start(settings: Settings<Device>, faults: &[(String, String)], instead: I
     gateway.keep_time();
     let pins = instead.pins.or_else(|| open_pins(&settings, &gateway.board));
     let commune = settings.commune;
+    let alarms = settings.watch.contacts.keys().cloned().collect();
+    let traffic = settings.peers.as_ref().map(|peers| gateway.meter(peers, &commune));
     let announcer = settings
         .announce
         .map(|announce| announce::start(announce, gateway.ground_of_announce(pins.clone(), commune.time_zone.clone())));
@@ -254,10 +263,15 @@ pub fn start(settings: Settings<Device>, faults: &[(String, String)], instead: I
         configuration_faults: faults.iter().map(|(place, fault)| format!("{place}, {fault}")).collect(),
         announcer: announcer.clone(),
         demonstration: instead.demonstration,
+        traffic: traffic.clone(),
+        peers: settings.peers.as_ref().map(|peers| peers.peers.clone()).unwrap_or_default(),
         ..gateway.ground_of_panel(&commune, called)
     };
     gateway.panel = gateway.start_panel(settings.panel, panel)?;
-    gateway.peers = settings.peers.and_then(|peers| gateway.start_peers(peers, gateway.ground_of_peers(&commune)));
+    gateway.peers = settings
+        .peers
+        .zip(traffic)
+        .and_then(|(peers, traffic)| gateway.start_peers(peers, gateway.ground_of_peers(&commune, traffic, alarms)));
     let inbox = Arc::new(Inbox { topics, intake });
     gateway.broker = settings.broker.and_then(|broker| gateway.start_broker(broker, inbox, announcer));
     Ok(gateway)
@@ -281,6 +295,16 @@ fn open_store(store: &config::Store) -> (buffer::Opened, Option<String>) {
     }
 }
 
+/// Who may pull what, for the store to know what to lose first.
+fn audience(settings: &Settings<Device>) -> buffer::Audience {
+    let points = settings.devices.iter().flat_map(|device| &device.points);
+    let peers = settings.peers.iter().flat_map(|peers| &peers.peers);
+    buffer::Audience {
+        classes: points.map(|point| (point.id.clone(), point.sharing)).collect(),
+        peers: peers.map(|peer| (peer.name.clone(), peer.sharing.clone())).collect(),
+    }
+}
+
 /// The box's own certificate; a passing one when the store's folder cannot hold it.
 fn own_certificate(store: &config::Store, host_names: &[String]) -> Result<tls::OwnCertificate, AppError> {
     tls::own_certificate(&store.directory, host_names).or_else(|wrong| {
@@ -290,26 +314,23 @@ fn own_certificate(store: &config::Store, host_names: &[String]) -> Result<tls::
     })
 }
 
-/// The wall clock never starts before the newest stored reading.
+/// The wall clock never starts before the newest stored reading, nor before the gateway was built. The card learns of
+/// this start before its first reading.
 fn start_clock(trust: Trust, opened: &buffer::Opened) -> Clock {
-    let trusted: fn() -> bool = match trust {
-        Trust::Always => || true,
-        Trust::System => system_clock_is_synchronised,
-    };
-    let time = SystemTime::start(opened.newest_ms.unwrap_or(0), trusted);
-    let clock = Clock::new(opened.boot, Arc::new(time), opened.samples.iter().copied());
-    if let Some(sample) = clock.observe()
-        && let Err(wrong) = opened.buffer.remember(sample)
-    {
-        warn!(wrong = chain(&wrong), "The first look at the clock was not kept");
+    let time = SystemTime::start(opened.newest_ms.unwrap_or(0), vouch::by(trust));
+    let start = Note::Start(Start {
+        boot: opened.boot,
+        machine: clock::machine(&time),
+        before: opened.newest,
+        built_ms: clock::built_ms(),
+    });
+    let clock = Clock::knowing(opened.boot, Arc::new(time), opened.notes.iter().copied().chain([start]));
+    for change in [Change::Keep(start)].into_iter().chain(clock.look()) {
+        if let Err(wrong) = opened.buffer.change(change) {
+            warn!(wrong = chain(&wrong), "The first look at the clock was not kept");
+        }
     }
     clock
-}
-
-/// systemd-timesyncd leaves this file once it has synchronised. The kernel's own flag (`adjtimex`) cannot be read
-/// without `unsafe`.
-fn system_clock_is_synchronised() -> bool {
-    Path::new("/run/systemd/timesync/synchronized").exists()
 }
 
 fn start_live(settings: &Settings<Device>, archive: &dyn Archive) -> Live {
@@ -318,15 +339,15 @@ fn start_live(settings: &Settings<Device>, archive: &dyn Archive) -> Live {
     Live::new(points, known)
 }
 
-/// Keeps samples of the clock, off the runtime's threads; gives back those the card refused, to be tried again.
-async fn remember(buffer: &Buffer, samples: Vec<Sample>) -> Vec<Sample> {
-    if samples.is_empty() {
-        return samples;
-    }
-    let (buffer, tried) = (buffer.clone(), samples.clone());
-    let refused = move |sample: &Sample| buffer.remember(*sample).is_err();
-    let work = tokio::task::spawn_blocking(move || tried.into_iter().filter(refused).collect());
-    work.await.unwrap_or(samples)
+/// Looks at the clock and keeps what it says that is new, off the runtime's threads; gives back what the card refused,
+/// to be tried again.
+async fn look(clock: &Clock, buffer: &Buffer, unkept: Vec<Change>) -> Vec<Change> {
+    let (clock, buffer, before) = (clock.clone(), buffer.clone(), unkept.clone());
+    let work = tokio::task::spawn_blocking(move || {
+        let changes = before.into_iter().chain(clock.look());
+        changes.filter(|change| buffer.change(*change).is_err()).collect()
+    });
+    work.await.unwrap_or(unkept)
 }
 
 fn open_pins(settings: &Settings<Device>, board: &Board) -> Option<Arc<dyn Pins>> {
@@ -377,6 +398,10 @@ impl broker::Inbox for Inbox {
     fn wants(&self, topic: &str) -> bool {
         self.topics.wants(topic)
     }
+
+    fn feeds(&self, topic: &str, point: &PointId) -> bool {
+        self.topics.feeds(topic, point)
+    }
 }
 
 /// The peers' side of TLS: the certificate that was configured, or the box's own.
@@ -395,8 +420,10 @@ impl Gateway {
     /// The store, the clock, the board and the points, before any part is started.
     fn open(settings: &Settings<Device>) -> Result<Self, AppError> {
         let (opened, unusable) = open_store(&settings.store);
-        let clock = start_clock(settings.clock, &opened);
+        let clock = start_clock(settings.clock.clone(), &opened);
         let board = Board::new(clock.clone());
+        let no_card = unusable.is_some();
+        let records_damaged = opened.findings.iter().any(|finding| finding.detail.starts_with(buffer::RECORDS));
         board.set(Code::StoreRefusesWrites, "store", unusable);
         for finding in &opened.findings {
             match finding.code {
@@ -407,12 +434,19 @@ impl Gateway {
             }
         }
         let buffer = opened.buffer;
+        buffer.know_audience(audience(settings));
         buffer.start(clock.clone(), board.clone());
-        let archive = buffer.archive();
+        let (archive, keep) = (buffer.archive(), buffer.keep());
+        let consents = Consents::open(Arc::clone(&keep), clock.clone());
+        if no_card || records_damaged {
+            // Withdrawals may be among what cannot be read.
+            consents.doubt();
+        }
         Ok(Self {
             live: start_live(settings, archive.as_ref()),
             supervisor: Supervisor::new(board.clone()),
-            keep: buffer.keep(),
+            keep,
+            consents,
             own: own_certificate(&settings.store, &settings.panel.host_names)?,
             panel: None,
             peers: None,
@@ -475,8 +509,8 @@ impl Gateway {
                 let mut unkept = Vec::new();
                 loop {
                     let told = !unkept.is_empty();
-                    unkept.extend(clock.observe());
-                    unkept = remember(&buffer, unkept).await;
+                    unkept = look(&clock, &buffer, unkept).await;
+                    unkept.truncate(MOST_UNKEPT);
                     if !told && !unkept.is_empty() {
                         warn!("The card refuses what was learnt of the time; it is tried again");
                     }
@@ -535,15 +569,24 @@ impl Gateway {
             ports: called.ports,
             archive: Arc::clone(&self.archive),
             keep: Arc::clone(&self.keep),
+            consents: self.consents.clone(),
+            peers: Vec::new(),
             announcer: None,
             supervisor: self.supervisor.clone(),
             configuration_faults: Vec::new(),
             demonstration: None,
+            traffic: None,
             stop: self.supervisor.stop_of(Stage::Panel),
         }
     }
 
-    fn ground_of_peers(&self, commune: &Commune) -> peers::Ground {
+    /// What the link to the central servers carries.
+    fn meter(&self, peers: &PeersSettings, commune: &Commune) -> Arc<Traffic> {
+        let (keep, clock) = (Arc::clone(&self.keep), self.clock.clone());
+        Arc::new(Traffic::open(keep, clock, commune.time_zone.clone(), peers.monthly_budget))
+    }
+
+    fn ground_of_peers(&self, commune: &Commune, traffic: Arc<Traffic>, alarms: BTreeSet<PointId>) -> peers::Ground {
         peers::Ground {
             supervisor: self.supervisor.clone(),
             board: self.board.clone(),
@@ -551,6 +594,9 @@ impl Gateway {
             live: self.live.clone(),
             archive: Arc::clone(&self.archive),
             keep: Arc::clone(&self.keep),
+            traffic,
+            alarms,
+            consents: self.consents.clone(),
             commune: commune.name.clone(),
             gateway: commune.gateway.clone(),
             time_zone: commune.time_zone.clone(),

@@ -26,6 +26,8 @@ use crate::{
 
 /// A configuration with faults; `EX_USAGE` of BSD's sysexits.h.
 const FAULTY: u8 = 64;
+/// After an outage so long, how things are now is asked for before what was.
+const STALE_AFTER: Duration = Duration::from_secs(60);
 /// A file that cannot be read; `EX_NOINPUT`.
 const NO_INPUT: u8 = 66;
 
@@ -107,9 +109,29 @@ struct Pull {
     /// One point a line, delta-coded, instead of one reading a line.
     #[arg(long)]
     columns: bool,
+    /// At the start and after an outage, writes the newest reading of each point to this file before the backlog.
+    #[arg(long, value_name = "FILE")]
+    newest_first: Option<PathBuf>,
     /// Readings a page.
     #[arg(long, default_value_t = 5_000)]
     limit: usize,
+    /// With --follow: how long the gateway holds a request open for news, 60 at most. With 0 it is asked again when it
+    /// says so.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=60))]
+    wait: u64,
+    /// Silence of the gateway after which the link is given up and tried anew.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    silence: Duration,
+    /// Longest pause between two tries.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    longest_pause: Duration,
+}
+
+/// From a tenth of a second to an hour.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let duration = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let bounds = Duration::from_millis(100)..=Duration::from_secs(3_600);
+    duration.filter(|duration| bounds.contains(duration)).ok_or_else(|| "seconds from 0.1 to 3600".to_owned())
 }
 
 /// The whole program: reads the arguments, does it, gives the exit code.
@@ -263,6 +285,11 @@ fn told(said: &Said, points: &[Point]) -> String {
     }
 }
 
+fn patience(silence: Duration, longest: Duration) -> pull::Patience {
+    let usual = pull::Patience::default();
+    pull::Patience { first: usual.first.min(longest), longest, silence, ..usual }
+}
+
 fn fetch(pull: Pull) -> anyhow::Result<ExitCode> {
     log("warn");
     let options = pull::PullOptions {
@@ -273,11 +300,12 @@ fn fetch(pull: Pull) -> anyhow::Result<ExitCode> {
         cursor_file: pull.cursor,
         output: pull.output,
         format: if pull.columns { Format::Columns } else { Format::Rows },
+        newest_first: pull.newest_first.map(|file| pull::NewestFirst { file, after: STALE_AFTER }),
         once: !pull.follow,
-        wait: Duration::from_secs(30),
+        wait: Duration::from_secs(pull.wait),
         limit: pull.limit,
         progress: std::io::stderr().is_terminal(),
-        patience: pull::Patience::default(),
+        patience: patience(pull.silence, pull.longest_pause),
     };
     let summary = runtime()?.block_on(async {
         let stop = signals::token().context("listen to signals")?;

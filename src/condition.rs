@@ -79,6 +79,8 @@ codes! {
     ReadingsLost = "readings-lost", Alarm;
     /// A central server has not pulled for a long time.
     PeerAbsent = "peer-absent", Notice;
+    /// Most, or all, of what the link may carry in a month has been used.
+    DataBudget = "data-budget", Warning;
     /// The broker does not answer its own test.
     BrokerSilent = "broker-silent", Alarm;
     /// An announcement could not be played.

@@ -25,6 +25,7 @@ pub mod reading;
 
 // Ground: what every part stands on.
 pub mod config;
+pub mod consent;
 pub mod live;
 pub mod port;
 pub mod serve;
@@ -32,6 +33,8 @@ pub mod signals;
 pub mod store;
 pub mod supervisor;
 pub mod tls;
+pub mod traffic;
+pub mod vouch;
 
 // Parts: none knows another.
 pub mod announce;

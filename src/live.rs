@@ -20,6 +20,7 @@ pub struct Live {
     points: Arc<BTreeMap<PointId, Point>>,
     newest: Arc<RwLock<BTreeMap<PointId, Reading>>>,
     news: broadcast::Sender<Arc<[Reading]>>,
+    forgotten: broadcast::Sender<PointId>,
 }
 
 impl Live {
@@ -29,6 +30,7 @@ impl Live {
             points: Arc::new(points.into_iter().map(|p| (p.id.clone(), p)).collect()),
             newest: Arc::new(RwLock::new(known.into_iter().map(|r| (r.point.clone(), r)).collect())),
             news: broadcast::Sender::new(LAG),
+            forgotten: broadcast::Sender::new(LAG),
         }
     }
 
@@ -55,6 +57,17 @@ impl Live {
         }
         drop(newest);
         let _ = self.news.send(readings.into());
+    }
+
+    /// Forgets the newest reading of a point, as its history is being erased, and tells those who hold a copy.
+    pub fn forget(&self, id: &PointId) {
+        self.newest.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        let _ = self.forgotten.send(id.clone());
+    }
+
+    /// Points as they are forgotten.
+    pub fn watch_forgotten(&self) -> broadcast::Receiver<PointId> {
+        self.forgotten.subscribe()
     }
 
     /// Readings as they come.

@@ -3,12 +3,14 @@
 //! warp 0.4 has neither TLS nor time limits, and one slow client must never cost the others. Here every phase of a
 //! connection is bounded: handshake, request head, body, answer, silence, life, and how many there are.
 
+mod door;
+mod stream;
+
 use std::{
-    collections::{HashMap, VecDeque},
     convert::Infallible,
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -33,15 +35,20 @@ use hyper_util::{
 };
 use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    sync::Notify,
     task::JoinSet,
     time::{Instant, Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::{debug, info, warn};
+
+use self::{
+    door::{Door, Place},
+    stream::Paced,
+};
+use crate::traffic::Counters;
 
 /// Any error a body may end with.
 type Fault = Box<dyn std::error::Error + Send + Sync>;
@@ -55,19 +62,22 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Refused handshakes are told at most this often.
 const SELDOM: Duration = Duration::from_secs(10);
-/// A connection this old makes place for a newer one from its address.
-const SETTLED: Duration = Duration::from_secs(10);
 /// Request heads are read into at most this much memory. A head of ours is under 2 kB.
 const HEAD_BYTES: usize = 16 * 1024;
 
 /// How much of the gateway a listener's clients may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once; the next ones wait in the system's queue.
+    /// Connections at once whose handshake is done. One more ends the oldest of whoever has most of them.
     pub connections: usize,
-    /// Connections at once from one address (one /64 in IPv6). One more ends the oldest, which is likely of a link that
-    /// was lost unnoticed; or is closed at once, when that one has only just come.
+    /// Handshakes at once, beside the connections. One more ends the oldest.
+    pub handshakes: usize,
+    /// Connections at once from one address (one /64 in IPv6), those that showed a certificate not counted. One more
+    /// ends the oldest, which is likely of a link that was lost unnoticed; or is closed at once, when that one has only
+    /// just come.
     pub per_address: usize,
+    /// Connections at once of one certificate. One more ends the oldest.
+    pub per_certificate: usize,
     /// From the connection to the end of the TLS handshake.
     pub handshake: Duration,
     /// From the end of the handshake to the end of the first request's head.
@@ -87,7 +97,9 @@ impl Limits {
     pub const fn panel() -> Self {
         Self {
             connections: 128,
+            handshakes: 64,
             per_address: 48,
+            per_certificate: 48,
             handshake: Duration::from_secs(10),
             header: Duration::from_secs(15),
             idle: Duration::from_secs(60),
@@ -100,8 +112,10 @@ impl Limits {
     /// For the pull API: few servers, long polls of a minute, slow mobile links.
     pub const fn peers() -> Self {
         Self {
-            connections: 32,
+            connections: 48,
+            handshakes: 32,
             per_address: 8,
+            per_certificate: 8,
             handshake: Duration::from_secs(15),
             header: Duration::from_secs(15),
             idle: Duration::from_secs(120),
@@ -119,9 +133,12 @@ pub struct Connection {
     pub address: SocketAddr,
     /// Its certificate in DER, verified by the TLS configuration; `None` where none is asked for.
     pub certificate: Option<Arc<[u8]>>,
+    /// Ends the connection at once, whatever it is doing.
+    pub end: CancellationToken,
 }
 
-/// Accepts until `stop`, then lets running requests end within two seconds and cuts what remains.
+/// Accepts until `stop`, then lets running requests end within two seconds and cuts what remains. What goes over the
+/// connections, TLS included, is counted in `traffic`.
 ///
 /// # Errors
 /// When the listener cannot be used at all. A bad connection, or a system out of file descriptors, is not an error.
@@ -130,6 +147,7 @@ pub async fn serve<S, B>(
     tls: Arc<ServerConfig>,
     service: S,
     limits: Limits,
+    traffic: Arc<Counters>,
     stop: CancellationToken,
 ) -> io::Result<()>
 where
@@ -144,14 +162,16 @@ where
         acceptor: TlsAcceptor::from(tls),
         service: TowerToHyperService::new(service),
         limits,
+        traffic,
+        door: door.clone(),
         stop: stop.clone(),
         refusals: Seldom::default(),
     });
     let mut guests = JoinSet::new();
-    while let Some((stream, address, place)) = stop.run_until_cancelled(door.admit(&listener)).await {
+    while let Some((stream, address, place)) = stop.run_until_cancelled(admit(&door, &listener)).await {
         let reception = Arc::clone(&reception);
         guests.spawn(async move {
-            place.end.run_until_cancelled(reception.receive(stream, address)).await;
+            place.end.run_until_cancelled(reception.receive(stream, address, &place)).await;
         });
         // The ended ones are collected, so that the set does not grow. One that panicked harms only itself.
         while guests.try_join_next().is_some() {}
@@ -164,96 +184,24 @@ where
     Ok(())
 }
 
-/// The connections of each address, the oldest first.
-type Seats = Arc<Mutex<HashMap<IpAddr, VecDeque<Seat>>>>;
-
-/// Lets connections in, no more than the limits allow.
-struct Door {
-    places: Arc<Semaphore>,
-    seats: Seats,
-    per_address: usize,
-}
-
-/// One connection, as the door sees it.
-struct Seat {
-    since: Instant,
-    /// Asks it to end.
-    end: CancellationToken,
-}
-
-/// A connection's place, free again when dropped.
-struct Place {
-    _of_all: OwnedSemaphorePermit,
-    seats: Seats,
-    origin: IpAddr,
-    /// Fires when the connection must make place for a newer one.
-    end: CancellationToken,
-}
-
-impl Door {
-    fn new(limits: Limits) -> Self {
-        let places = Arc::new(Semaphore::new(limits.connections));
-        Self { places, seats: Arc::default(), per_address: limits.per_address }
-    }
-
-    /// The next connection there is a place for.
-    async fn admit(&self, listener: &TcpListener) -> (TcpStream, SocketAddr, Place) {
-        let mut pause = Duration::from_millis(10);
-        loop {
-            let Ok(permit) = Arc::clone(&self.places).acquire_owned().await else {
-                // Never closed; a door that is waits for the stop.
-                std::future::pending::<()>().await;
-                continue;
-            };
-            match listener.accept().await {
-                Ok((stream, address)) => {
-                    if let Some(place) = self.seat(permit, origin(address.ip())) {
-                        return (stream, address, place);
-                    }
-                    debug!(%address, "Connection refused: too many from this address");
+/// The next connection there is a place for.
+async fn admit(door: &Door, listener: &TcpListener) -> (TcpStream, SocketAddr, Place) {
+    let mut pause = Duration::from_millis(10);
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                if let Some(place) = door.arrive(address.ip()) {
+                    return (stream, address, place);
                 }
-                Err(error) if is_of_one_connection(&error) => debug!(%error, "Connection lost before it was accepted"),
-                Err(error) => {
-                    warn!(%error, ?pause, "Connections cannot be accepted now");
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
+                debug!(%address, "Connection refused: too many, or too often, from this address");
+            }
+            Err(error) if is_of_one_connection(&error) => debug!(%error, "Connection lost before it was accepted"),
+            Err(error) => {
+                warn!(%error, ?pause, "Connections cannot be accepted now");
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
-    }
-
-    fn seat(&self, permit: OwnedSemaphorePermit, origin: IpAddr) -> Option<Place> {
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_origin = seats.entry(origin).or_default();
-        if of_origin.len() >= self.per_address {
-            let oldest = of_origin.front().filter(|oldest| oldest.since.elapsed() >= SETTLED)?;
-            oldest.end.cancel();
-            of_origin.pop_front();
-        }
-        let end = CancellationToken::new();
-        of_origin.push_back(Seat { since: Instant::now(), end: end.clone() });
-        Some(Place { _of_all: permit, seats: Arc::clone(&self.seats), origin, end })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.end.cancel();
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of_origin) = seats.get_mut(&self.origin) {
-            of_origin.retain(|seat| !seat.end.is_cancelled());
-            if of_origin.is_empty() {
-                seats.remove(&self.origin);
-            }
-        }
-    }
-}
-
-/// What counts as one address: an IPv6 host owns a whole /64.
-fn origin(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => std::net::Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
     }
 }
 
@@ -267,6 +215,8 @@ struct Reception<S> {
     acceptor: TlsAcceptor,
     service: TowerToHyperService<S>,
     limits: Limits,
+    traffic: Arc<Counters>,
+    door: Door,
     stop: CancellationToken,
     refusals: Seldom,
 }
@@ -278,21 +228,27 @@ where
     S: Clone + Send + Sync + 'static,
 {
     /// One connection, from handshake to end.
-    async fn receive(&self, stream: TcpStream, address: SocketAddr) {
+    async fn receive(&self, stream: TcpStream, address: SocketAddr, place: &Place) {
         // Answers are written whole; waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
-        let handshake = timeout(self.limits.handshake, self.acceptor.accept(Paced::new(stream, self.limits.stall)));
+        let stream = Paced::new(stream, self.limits.stall, Arc::clone(&self.traffic));
+        let handshake = timeout(self.limits.handshake, self.acceptor.accept(stream));
         let Some(greeted) = self.stop.run_until_cancelled(handshake).await else { return };
         match greeted {
-            Ok(Ok(stream)) => self.converse(stream, address).await,
+            Ok(Ok(stream)) => self.converse(stream, address, place).await,
             Ok(Err(error)) => self.refusals.tell(|kept| warn!(%address, %error, kept, "TLS handshake refused")),
             Err(_) => debug!(%address, "TLS handshake not finished in time"),
         }
     }
 
-    async fn converse(&self, stream: TlsStream<Paced<TcpStream>>, address: SocketAddr) {
+    async fn converse(&self, stream: TlsStream<Paced<TcpStream>>, address: SocketAddr, place: &Place) {
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let who = Connection { address, certificate: certificate.map(|der| der.as_ref().into()) };
+        let certificate = certificate.map(|der| der.as_ref().into());
+        let who = Connection { address, certificate, end: place.end.clone() };
+        if !self.door.greet(place, who.certificate.as_ref()) {
+            debug!(%address, "Connection refused: every place is taken");
+            return;
+        }
         let spoken = Spoken::default();
         let service = service_fn(|request| self.answer(request, &who, &spoken));
         let connection = http1::Builder::new()
@@ -451,65 +407,6 @@ fn stalled(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
-/// A stream whose other end must take what is written to it.
-struct Paced<T> {
-    stream: T,
-    limit: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl<T> Paced<T> {
-    fn new(stream: T, limit: Duration) -> Self {
-        Self { stream, limit, timer: None }
-    }
-
-    /// Restarts the clock at each step forward, ends with an error when there was none for too long.
-    fn pace<R>(&mut self, cx: &mut Context<'_>, step: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
-        if step.is_ready() {
-            self.timer = None;
-            return step;
-        }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.limit)));
-        timer.as_mut().poll(cx).map(|()| Err(stalled("the client takes nothing")))
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let step = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.pace(cx, step)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let step = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        self.pace(cx, step)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A socket's flush is always ready and says nothing of progress: it must not restart the clock.
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let step = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.pace(cx, step)
-    }
-}
-
 /// Tells something at most every [`SELDOM`], with how many were kept back.
 #[derive(Default)]
 struct Seldom(Mutex<(Option<Instant>, u64)>);
@@ -525,70 +422,5 @@ impl Seldom {
         last.0 = Some(Instant::now());
         drop(last);
         tell(kept);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn seat(door: &Door, ip: &str) -> Option<Place> {
-        let permit = Arc::clone(&door.places).try_acquire_owned().expect("a place of all");
-        door.seat(permit, origin(ip.parse().expect("address")))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_address_cannot_take_every_place_and_gives_its_own_back() {
-        let door = Door::new(Limits { connections: 10, per_address: 2, ..Limits::peers() });
-        let (first, second) =
-            (seat(&door, "192.0.2.1").expect("first"), seat(&door, "::ffff:192.0.2.1").expect("second"));
-        assert!(seat(&door, "192.0.2.1").is_none(), "a third of the same address");
-        assert!(seat(&door, "192.0.2.2").is_some(), "another address");
-        drop(first);
-        let third = seat(&door, "192.0.2.1").expect("third");
-        drop((second, third));
-        assert_eq!(door.places.available_permits(), 10);
-        assert!(door.seats.lock().expect("whole").is_empty(), "nothing is kept of those who left");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_old_connection_makes_place_for_a_newer_one_of_its_address() {
-        let door = Door::new(Limits { connections: 10, per_address: 2, ..Limits::peers() });
-        let (first, second) = (seat(&door, "192.0.2.1").expect("first"), seat(&door, "192.0.2.1").expect("second"));
-        tokio::time::advance(SETTLED).await;
-        let third = seat(&door, "192.0.2.1").expect("third");
-        assert!(first.end.is_cancelled() && !second.end.is_cancelled() && !third.end.is_cancelled());
-        drop(first);
-        let fourth = seat(&door, "192.0.2.1").expect("fourth");
-        assert!(second.end.is_cancelled() && !fourth.end.is_cancelled());
-        assert!(seat(&door, "192.0.2.1").is_none(), "the others have only just come");
-    }
-
-    #[test]
-    fn hosts_of_one_ipv6_network_count_as_one() {
-        let of = |ip: &str| origin(ip.parse().expect("address"));
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
-        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_reader_that_takes_nothing_is_left_and_one_that_takes_a_little_is_not() {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let limit = Duration::from_secs(30);
-        let (near, mut far) = tokio::io::duplex(4);
-        let mut paced = Paced::new(near, limit);
-        let slow = async {
-            for _ in 0..5 {
-                sleep(Duration::from_secs(29)).await;
-                let mut some = [0; 4];
-                far.read_exact(&mut some).await.expect("bytes");
-            }
-        };
-        let (written, ()) = tokio::join!(paced.write_all(&[7; 24]), slow);
-        written.expect("a slow reader is waited for");
-        let begun = Instant::now();
-        let error = paced.write_all(&[7; 8]).await.expect_err("nobody reads");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(begun.elapsed(), limit);
     }
 }

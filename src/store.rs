@@ -15,13 +15,16 @@ use crate::{
 };
 
 /// Readings that will never come.
+///
+/// Where `count` is less than the numbers from `first` to `last`, the others are not lost: readings of some points only
+/// were taken out, to make room or at a person's wish, and the rest is told around the gap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// First lost number.
     pub first: u64,
     /// Last lost number.
     pub last: u64,
-    /// How many were lost.
+    /// How many were lost, from `first` to `last`.
     pub count: u64,
     /// When the first of them was taken, as far as is known.
     pub from: Option<Stamp>,
@@ -55,7 +58,22 @@ pub enum Entry {
     Gap(Gap),
 }
 
+impl Gap {
+    /// Whether other numbers lie between the lost ones.
+    pub fn is_scattered(&self) -> bool {
+        self.count < (self.last - self.first).saturating_add(1)
+    }
+}
+
 impl Entry {
+    /// The first number it covers.
+    pub fn first_seq(&self) -> u64 {
+        match self {
+            Self::Reading(stored) => stored.seq,
+            Self::Gap(gap) => gap.first,
+        }
+    }
+
     /// The last number it covers.
     pub fn last_seq(&self) -> u64 {
         match self {
@@ -78,10 +96,12 @@ pub struct PageRequest<'a> {
     pub points: Option<&'a HashSet<PointId>>,
 }
 
-/// A page of the archive.
+/// A page of the archive. Readings and the counts of gaps together are every number after [`PageRequest::after`] up to
+/// [`Page::next`], except readings of points that were not asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
-    /// In order of `seq`.
+    /// In order of their last number. Whoever uses only the first so many asks again with `upto` if a gap that
+    /// [is scattered](Gap::is_scattered) begins among them and ends behind.
     pub entries: Vec<Entry>,
     /// Where to go on: every number up to here is in this page or was not asked for.
     pub next: u64,
@@ -134,6 +154,15 @@ pub struct StoreFigures {
     pub written: u64,
 }
 
+/// Something damaged that was put aside, for a technician to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// Its file or folder, which begins with the date.
+    pub name: String,
+    /// Bytes on the card.
+    pub bytes: u64,
+}
+
 /// The store could not do it.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}")]
@@ -181,6 +210,21 @@ pub trait Archive: Send + Sync {
     fn gaps(&self) -> Vec<Gap>;
     /// Figures about the store.
     fn figures(&self) -> StoreFigures;
+    /// What is damaged and was set aside, the oldest first. Reads the card.
+    fn set_aside(&self) -> Vec<SetAside> {
+        Vec::new()
+    }
+    /// Erases a point's readings for good: all of them or, with `before_ms`, those dated before that wall time in
+    /// milliseconds since 1970 (what cannot be dated stays). Gives how many readings were erased; their numbers become
+    /// gaps of cause [`Cause::Erased`]. On the card when it returns; resumed at the next start if it is interrupted.
+    /// May take minutes on a large store, while readings keep coming in.
+    ///
+    /// # Errors
+    /// When the card refuses, or for an archive that can only be read.
+    fn erase(&self, point: &PointId, before_ms: Option<i64>) -> Result<u64, StoreError> {
+        let _ = before_ms;
+        Err(StoreError { doing: format!("erase readings of {point}: this archive can only be read"), source: None })
+    }
 }
 
 /// Keys and values of a table.

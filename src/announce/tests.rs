@@ -562,6 +562,70 @@ async fn scenario_quiet_hours_pass_alert_and_hold_information_until_the_morning(
     assert_eq!(village.ends()[2], (information.0, "bourg".into(), End::Played));
 }
 
+fn unix_ms(text: &str) -> i64 {
+    text.parse::<jiff::Timestamp>().expect("a time").as_millisecond()
+}
+
+#[tokio::test(start_paused = true)]
+async fn quiet_hours_end_when_the_clock_on_the_wall_says_so_on_the_nights_the_clocks_change() {
+    // Asked at half past midnight; eight o'clock comes an hour earlier in March, an hour later in October.
+    for (asked, hours) in [("2026-03-28T23:30:00Z", 6), ("2026-10-24T22:30:00Z", 8)] {
+        let village = Village::with(settings(), unix_ms(asked), Source::Ntp, Arc::default());
+        village.ask(Class::Information, "x").await;
+        village.time.advance(hours * HOUR + 29 * 60_000);
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        let held: Vec<_> = village.announcer.queue().iter().map(|queued| queued.held).collect();
+        assert_eq!(held, [Some(Held::QuietHours)], "a minute before eight, {asked}");
+        village.time.advance(60_000);
+        village.until_done().await;
+        assert_eq!(village.ends(), [(1, "bourg".into(), End::Played)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_day_of_23_or_25_hours_has_its_minutes_once() {
+    for (midnight, hours) in [("2026-03-28T23:00:00Z", 23), ("2026-10-24T22:00:00Z", 25)] {
+        let never = QuietHours { from: time(0, 0, 0, 0), to: time(0, 0, 0, 0) };
+        let short = AnnounceSettings { daily_budget: Duration::from_secs(3), quiet: never, ..settings() };
+        let village = Village::with(short, unix_ms(midnight), Source::Ntp, Arc::default());
+        for text in ["a", "b"] {
+            village.ask(Class::Information, text).await;
+        }
+        village.until(|a| a.journal(9).len() == 2).await;
+        village.time.advance((hours - 1) * HOUR);
+        village.ask(Class::Information, "c").await;
+        village.time.advance(HOUR - 60_000);
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        let held: Vec<_> = village.announcer.queue().iter().map(|queued| queued.held).collect();
+        assert_eq!(held, [Some(Held::DailyBudget)], "a minute before the next day, {midnight}");
+        village.time.advance(60_000);
+        village.until_done().await;
+        assert_eq!(village.ends().len(), 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_ends_no_quiet_hours_and_gives_no_minutes() {
+    let night = unix_ms("2026-11-22T01:00:00Z");
+    let village = Village::with(settings(), night, Source::Ntp, Arc::default());
+    for _ in 0..70 {
+        village.ground.clock.look();
+        village.time.advance(10_000);
+    }
+    village.ask(Class::Information, "x").await;
+    // Noon, says a time server for five minutes; and then nobody vouches for what the clock says.
+    for source in [Source::Ntp, Source::Unknown] {
+        village.time.set_wall(night + 11 * HOUR as i64, source);
+        for _ in 0..30 {
+            village.time.advance(10_000);
+            village.ground.clock.look();
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+        let held: Vec<_> = village.announcer.queue().iter().map(|queued| queued.held).collect();
+        assert_eq!(held, [Some(Held::QuietHours)], "{source:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_days_minutes_hold_information_until_tomorrow() {
     let short = AnnounceSettings { daily_budget: Duration::from_secs(3), ..settings() };

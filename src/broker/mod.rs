@@ -46,6 +46,7 @@ use crate::{
     condition::{Board, Code},
     config::broker::BrokerSettings,
     live::Live,
+    reading::PointId,
     store::{Keep, StoreError},
     supervisor::{Fall, Stage, Supervisor, chain},
 };
@@ -73,6 +74,11 @@ pub trait Inbox: Send + Sync {
     }
     /// Whether messages of this topic are to be delivered.
     fn wants(&self, topic: &str) -> bool;
+    /// Whether messages of this topic may carry values of a point.
+    fn feeds(&self, topic: &str, point: &PointId) -> bool {
+        let _ = (topic, point);
+        false
+    }
 }
 
 /// What the broker stands on.
@@ -287,6 +293,16 @@ impl Front {
             system::Lasting::Passing => {}
         }
         self.exchange.publish(message).await
+    }
+
+    /// Drops the retained messages that may carry values of a point whose history was erased: ours, and those devices
+    /// left. Later subscribers find nothing until the point speaks again.
+    async fn forget(&self, point: &PointId) {
+        self.retained.forget(&topics::point(point));
+        let of_devices = self.retained.topics(|topic| self.inbox.feeds(topic, point));
+        for topic in of_devices {
+            drop(self.retained.clear(&topic).await);
+        }
     }
 
     /// Says what a client that was lost wanted to be said.

@@ -76,7 +76,8 @@ impl Retained {
         Some(self.keeper.put(Table::Retained, topic.as_bytes(), record).await)
     }
 
-    async fn clear(&self, topic: &Arc<str>) -> Option<Kept> {
+    /// Removes a client's message, from the card too.
+    pub(super) async fn clear(&self, topic: &Arc<str>) -> Option<Kept> {
         if !self.forget(topic) {
             return None;
         }
@@ -117,6 +118,11 @@ impl Retained {
     /// The topics a new subscriber is owed.
     pub(super) fn matching(&self, filter: &Filter) -> Vec<Arc<str>> {
         self.read().messages.keys().filter(|topic| filter.matches(topic)).cloned().collect()
+    }
+
+    /// The topics of some.
+    pub(super) fn topics(&self, which: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        self.read().messages.keys().filter(|topic| which(topic)).cloned().collect()
     }
 
     /// One message, as it is now.

@@ -86,7 +86,7 @@ fn time_of(clock: &Clock, stamp: Stamp) -> Option<String> {
 
 /// Each point at each reading, but at most once a second.
 async fn points(front: &Front, live: &Live, clock: &Clock) -> Result<(), Fall> {
-    let mut news = live.watch();
+    let (mut news, mut forgotten) = (live.watch(), live.watch_forgotten());
     let mut said = HashMap::<PointId, Instant>::new();
     let mut held = BTreeMap::<PointId, Reading>::new();
     held.extend(live.points().filter_map(|point| Some((point.id.clone(), live.newest(&point.id)?))));
@@ -103,6 +103,12 @@ async fn points(front: &Front, live: &Live, clock: &Clock) -> Result<(), Fall> {
                 }
                 Err(RecvError::Closed) => return Ok(()),
             },
+            point = forgotten.recv() => {
+                if let Ok(point) = point {
+                    held.remove(&point);
+                    front.forget(&point).await;
+                }
+            }
         }
         let now = Instant::now();
         let due = |id: &PointId| said.get(id).is_none_or(|at| now.duration_since(*at) >= POINT_EVERY);

@@ -2,7 +2,8 @@
 //!
 //! A block covers numbers without a hole, of any points. Per block: names (front-coded), whose turn it was, boots,
 //! stamps; per point: qualities (run-length), values (`column.rs`); then zstd. It says whose store it is and finds
-//! its own end, so it can be picked out of a damaged file.
+//! its own end, so it can be picked out of a damaged file. A reading taken out of it later leaves its number behind, the
+//! point and why it went, in next to no space; neither its value nor its own time.
 
 use std::{collections::HashMap, io};
 
@@ -13,6 +14,7 @@ use super::{
 use crate::{
     clock::Stamp,
     reading::{PointId, Quality, Reading, Stored},
+    store::Cause,
 };
 
 /// The most readings a block holds.
@@ -25,6 +27,10 @@ pub(super) const MAGIC: [u8; 4] = *b"CKB1";
 const HEADER: usize = 4 + 4 + 4 + 4 + 8 + 4 + 4;
 /// In the run of qualities: there is no value. [`Quality::to_byte`] leaves this bit free.
 const NO_VALUE: u8 = 0x20;
+/// In the run of qualities: taken out to make room, and at a person's wish. "Good without a value, for a reason" is no
+/// quality.
+const EVICTED: u8 = NO_VALUE | 0x1f;
+const ERASED: u8 = NO_VALUE | 0x1e;
 
 /// Why bytes are not a block.
 #[derive(Debug, thiserror::Error)]
@@ -48,16 +54,123 @@ pub enum BlockFault {
 pub struct Block {
     /// The store it belongs to, see [`crate::store::Archive::identity`]; a short form.
     pub store: u32,
-    /// The readings, numbered without a hole.
+    /// Its first number.
+    pub first: u64,
+    /// Its last number.
+    pub last: u64,
+    /// The readings, in order. Between them the numbers have no hole but those of `gone`.
     pub readings: Vec<Stored>,
+    /// What was taken out since, in order.
+    pub gone: Vec<Gone>,
     /// How many of the bytes were the block.
     pub length: usize,
 }
 
+/// What is left of a reading that was taken out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// Its number.
+    pub seq: u64,
+    /// The point it was of.
+    pub point: PointId,
+    /// About when: as what came before it. The first and the last of a block keep their time.
+    pub stamp: Stamp,
+    /// [`Cause::SizeLimit`] or [`Cause::Erased`].
+    pub cause: Cause,
+}
+
+impl Block {
+    /// The block of readings in a row, as it would come back.
+    #[cfg(test)]
+    pub(super) fn of(store: u32, first: u64, readings: Vec<Reading>) -> Self {
+        let last = first + readings.len() as u64 - 1;
+        let readings = (first..).zip(readings).map(|(seq, reading)| Stored { seq, reading }).collect();
+        Self { store, first, last, readings, gone: Vec::new(), length: 0 }
+    }
+
+    /// Takes readings out, each for a cause, and gives them back.
+    pub(super) fn take_out(&mut self, which: impl Fn(&Stored) -> Option<Cause>) -> Vec<Stored> {
+        let readings = std::mem::take(&mut self.readings);
+        let mut taken = Vec::new();
+        let mut gone = std::mem::take(&mut self.gone);
+        for stored in readings {
+            match which(&stored) {
+                None => self.readings.push(stored),
+                Some(cause) => {
+                    let Reading { point, stamp, .. } = &stored.reading;
+                    gone.push(Gone { seq: stored.seq, point: point.clone(), stamp: *stamp, cause });
+                    taken.push(stored);
+                }
+            }
+        }
+        gone.sort_by_key(|gone| gone.seq);
+        self.gone = gone;
+        taken
+    }
+
+    /// Readings and what is left of others, in order of number.
+    fn lines(&self) -> Vec<Line<'_>> {
+        let readings = self.readings.iter().map(|stored| (stored.seq, Line::of(&stored.reading)));
+        let gone = self.gone.iter().map(|gone| (gone.seq, Line::left_of(gone)));
+        let mut lines = readings.chain(gone).collect::<Vec<_>>();
+        lines.sort_by_key(|(seq, _)| *seq);
+        let mut lines = lines.into_iter().map(|(_, line)| line).collect::<Vec<_>>();
+        forget_times(&mut lines);
+        lines
+    }
+}
+
+/// When something was taken out of the middle is nobody's business any more, and would cost space.
+fn forget_times(lines: &mut [Line<'_>]) {
+    let last = lines.len().saturating_sub(1);
+    let mut before = None;
+    for (place, line) in lines.iter_mut().enumerate() {
+        if let Some(before) = before.filter(|_| line.is_gone() && place < last) {
+            line.stamp = before;
+        }
+        before = Some(line.stamp);
+    }
+}
+
+/// What a block says of one number.
+#[derive(Debug, Clone, Copy)]
+struct Line<'a> {
+    point: &'a PointId,
+    stamp: Stamp,
+    value: Option<f64>,
+    coded: u8,
+}
+
+impl<'a> Line<'a> {
+    fn of(reading: &'a Reading) -> Self {
+        let mark = if reading.value.is_some() { 0 } else { NO_VALUE };
+        let Reading { point, stamp, value, quality } = reading;
+        Self { point, stamp: *stamp, value: *value, coded: quality.to_byte() | mark }
+    }
+
+    fn left_of(gone: &'a Gone) -> Self {
+        let coded = if gone.cause == Cause::Erased { ERASED } else { EVICTED };
+        Self { point: &gone.point, stamp: gone.stamp, value: None, coded }
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(self.coded, EVICTED | ERASED)
+    }
+}
+
 /// Packs readings numbered in a row from `first`. At most [`MOST_READINGS`].
 pub(super) fn encode(store: u32, first: u64, readings: &[Reading], level: i32) -> Vec<u8> {
-    debug_assert!(readings.len() <= MOST_READINGS);
-    let body = encode_body(readings);
+    pack(store, first, &readings.iter().map(Line::of).collect::<Vec<_>>(), level)
+}
+
+/// Packs a block again, with what was taken out of it.
+pub(super) fn encode_again(block: &Block, level: i32) -> Vec<u8> {
+    pack(block.store, block.first, &block.lines(), level)
+}
+
+fn pack(store: u32, first: u64, lines: &[Line<'_>], level: i32) -> Vec<u8> {
+    debug_assert!(lines.len() <= MOST_READINGS);
+    let body = encode_body(lines);
     let packed = zstd::bulk::compress(&body, level).ok().filter(|packed| packed.len() < body.len());
     let payload = packed.as_deref().unwrap_or(&body);
     let mut out = Vec::with_capacity(HEADER + payload.len());
@@ -66,7 +179,7 @@ pub(super) fn encode(store: u32, first: u64, readings: &[Reading], level: i32) -
     out.extend([0; 4]);
     out.extend(store.to_le_bytes());
     out.extend(first.to_le_bytes());
-    out.extend((readings.len() as u32).to_le_bytes());
+    out.extend((lines.len() as u32).to_le_bytes());
     out.extend((body.len() as u32).to_le_bytes());
     out.extend(payload);
     let checksum = crc32fast::hash(&out[12..]);
@@ -88,9 +201,9 @@ pub fn decode(bytes: &[u8]) -> Result<Block, BlockFault> {
         body = zstd::bulk::decompress(payload, header.unpacked).map_err(BlockFault::Unpack)?;
         &body
     };
-    let readings = decode_body(body, header.count).ok_or(BlockFault::Nonsense("columns"))?;
-    let readings = (header.first..).zip(readings).map(|(seq, reading)| Stored { seq, reading }).collect();
-    Ok(Block { store: header.store, readings, length: header.length })
+    let Header { store, first, count, length, .. } = header;
+    let (readings, gone) = decode_body(body, first, count).ok_or(BlockFault::Nonsense("columns"))?;
+    Ok(Block { store, first, last: first + count as u64 - 1, readings, gone, length })
 }
 
 /// Where each sound block begins in bytes that may be anything, with its numbers, for salvage.
@@ -146,7 +259,7 @@ impl Header {
     }
 }
 
-fn encode_body(readings: &[Reading]) -> Vec<u8> {
+fn encode_body(readings: &[Line<'_>]) -> Vec<u8> {
     let (names, turns) = whose_turn(readings);
     let mut out = Vec::with_capacity(64 + names.len() * 24 + readings.len() * 3);
     put_names(&mut out, &names);
@@ -158,7 +271,7 @@ fn encode_body(readings: &[Reading]) -> Vec<u8> {
         columns[*turn].push(reading);
     }
     for column in &columns {
-        put_qualities(&mut out, column);
+        put_runs(&mut out, column.iter().map(|line| line.coded), Vec::push);
     }
     for column in &columns {
         let values = column.iter().filter_map(|reading| reading.value).collect::<Vec<_>>();
@@ -167,7 +280,7 @@ fn encode_body(readings: &[Reading]) -> Vec<u8> {
     out
 }
 
-fn decode_body(body: &[u8], count: usize) -> Option<Vec<Reading>> {
+fn decode_body(body: &[u8], first: u64, count: usize) -> Option<(Vec<Stored>, Vec<Gone>)> {
     let mut cursor = Cursor(body);
     let names = get_names(&mut cursor, count)?;
     let turns = get_turns(&mut cursor, names.len(), count)?;
@@ -184,29 +297,35 @@ fn decode_body(body: &[u8], count: usize) -> Option<Vec<Reading>> {
         let present = qualities.iter().filter(|quality| **quality & NO_VALUE == 0).count();
         columns.push((qualities.into_iter(), get_values(&mut cursor, present)?.into_iter()));
     }
-    let mut readings = Vec::with_capacity(count);
-    for ((turn, boot), mono_ms) in turns.into_iter().zip(boots).zip(stamps) {
+    let (mut readings, mut gone) = (Vec::with_capacity(count), Vec::new());
+    for (seq, ((turn, boot), mono_ms)) in (first..).zip(turns.into_iter().zip(boots).zip(stamps)) {
         let (qualities, values) = columns.get_mut(turn)?;
         let coded = qualities.next()?;
-        readings.push(Reading {
-            point: names.get(turn)?.clone(),
-            stamp: Stamp { boot, mono_ms },
-            value: if coded & NO_VALUE == 0 { Some(values.next()?) } else { None },
-            quality: Quality::from_byte(coded & !NO_VALUE)?,
-        });
+        let (point, stamp) = (names.get(turn)?.clone(), Stamp { boot, mono_ms });
+        let cause = match coded {
+            EVICTED => Cause::SizeLimit,
+            ERASED => Cause::Erased,
+            _ => {
+                let value = if coded & NO_VALUE == 0 { Some(values.next()?) } else { None };
+                let quality = Quality::from_byte(coded & !NO_VALUE)?;
+                readings.push(Stored { seq, reading: Reading { point, stamp, value, quality } });
+                continue;
+            }
+        };
+        gone.push(Gone { seq, point, stamp, cause });
     }
-    cursor.0.is_empty().then_some(readings)
+    cursor.0.is_empty().then_some((readings, gone))
 }
 
 /// The points in order of first appearance, and for each reading which of them it is of.
-fn whose_turn(readings: &[Reading]) -> (Vec<&PointId>, Vec<usize>) {
+fn whose_turn<'a>(readings: &[Line<'a>]) -> (Vec<&'a PointId>, Vec<usize>) {
     let mut names = Vec::new();
     let mut places = HashMap::new();
     let turns = readings
         .iter()
         .map(|reading| {
-            *places.entry(&reading.point).or_insert_with(|| {
-                names.push(&reading.point);
+            *places.entry(reading.point).or_insert_with(|| {
+                names.push(reading.point);
                 names.len() - 1
             })
         })
@@ -298,16 +417,8 @@ fn get_turns(cursor: &mut Cursor<'_>, points: usize, count: usize) -> Option<Vec
     }
 }
 
-fn put_boots(out: &mut Vec<u8>, readings: &[Reading]) {
+fn put_boots(out: &mut Vec<u8>, readings: &[Line<'_>]) {
     put_runs(out, readings.iter().map(|reading| reading.stamp.boot), |out, boot| put_varint(out, u64::from(boot)));
-}
-
-fn put_qualities(out: &mut Vec<u8>, column: &[&Reading]) {
-    let coded = |reading: &&Reading| {
-        let mark = if reading.value.is_some() { 0 } else { NO_VALUE };
-        reading.quality.to_byte() | mark
-    };
-    put_runs(out, column.iter().map(coded), Vec::push);
 }
 
 fn put_runs<T: PartialEq + Copy>(out: &mut Vec<u8>, items: impl Iterator<Item = T>, put: impl Fn(&mut Vec<u8>, T)) {
@@ -386,7 +497,7 @@ impl Stamps {
     }
 }
 
-fn put_stamps(out: &mut Vec<u8>, readings: &[Reading], turns: &[usize], points: usize) {
+fn put_stamps(out: &mut Vec<u8>, readings: &[Line<'_>], turns: &[usize], points: usize) {
     let candidates = Rhythm::ALL.into_iter().map(|rhythm| {
         let mut bytes = vec![rhythm as u8];
         let mut stamps = Stamps::new(rhythm, points);
@@ -478,6 +589,63 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_out_leaves_its_number_and_neither_its_value_nor_its_time() {
+        let mut rng = StdRng::seed_from_u64(6);
+        for round in 0..300 {
+            let first = round * 10_000 + 1;
+            let whole = Block::of(7, first, odd_readings(&mut rng));
+            let mut thinned = whole.clone();
+            let which = |stored: &Stored| (stored.reading.point.as_str() < "p12").then_some(Cause::Erased);
+            let taken = thinned.take_out(which);
+            let every_third = |stored: &Stored| stored.seq.is_multiple_of(3).then_some(Cause::SizeLimit);
+            let taken = taken.len() + thinned.take_out(every_third).len();
+            let back = decode(&encode_again(&thinned, 3)).expect("decodes");
+            assert_eq!((back.first, back.last, back.gone.len()), (whole.first, whole.last, taken));
+            assert_eq!(back.readings.len() + taken, whole.readings.len());
+            let kept = whole.readings.iter().filter(|s| which(s).is_none() && every_third(s).is_none());
+            assert!(
+                kept.zip(&back.readings)
+                    .all(|(a, b)| a.seq == b.seq && bits(&[a.reading.clone()]) == bits(&[b.reading.clone()]))
+            );
+            for gone in &back.gone {
+                let was = &whole.readings[(gone.seq - first) as usize].reading;
+                let expected = if which(&Stored { seq: gone.seq, reading: was.clone() }).is_some() {
+                    Cause::Erased
+                } else {
+                    Cause::SizeLimit
+                };
+                assert_eq!((&gone.point, gone.cause), (&was.point, expected));
+                let kept = gone.seq == whole.first || gone.seq == whole.last;
+                let stamp = if kept { was.stamp } else { back.stamp_at(gone.seq - 1) };
+                assert_eq!(gone.stamp, stamp);
+            }
+            assert_eq!(decode(&encode_again(&back, 3)).expect("decodes"), back, "thinning nothing changes nothing");
+        }
+    }
+
+    impl Block {
+        fn stamp_at(&self, seq: u64) -> Stamp {
+            let reading = self.readings.iter().find(|s| s.seq == seq).map(|s| s.reading.stamp);
+            reading.or_else(|| self.gone.iter().find(|g| g.seq == seq).map(|g| g.stamp)).expect("a number of the block")
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_readings_takes_next_to_no_space() {
+        let whole = Block::of(7, 1, crate::buffer::tests_load::rounds(1, 100));
+        let mut thinned = whole.clone();
+        let taken = thinned.take_out(|s| s.reading.point.as_str().ends_with("power").then_some(Cause::SizeLimit)).len();
+        thinned.take_out(|s| (s.reading.point.as_str() < "hall-5").then_some(Cause::SizeLimit));
+        let left = whole.readings.len() - thinned.readings.len();
+        assert_eq!((taken, left), (1000, 3000));
+        let (before, after) = (encode_again(&whole, 19).len(), encode_again(&thinned, 19).len());
+        thinned.take_out(|_| Some(Cause::SizeLimit));
+        let nothing = encode_again(&thinned, 19).len();
+        println!("{before} bytes, {after} with {left} of 5000 taken out, {nothing} with all");
+        assert!(after < before * 55 / 100 && nothing < 400, "{before} {after} {nothing}");
+    }
+
+    #[test]
     fn a_flipped_bit_anywhere_is_noticed() {
         let mut rng = StdRng::seed_from_u64(2);
         let bytes = encode(7, 1, &odd_readings(&mut rng), 3);
@@ -492,13 +660,14 @@ mod tests {
     fn a_body_that_lies_is_refused_without_panic_or_much_memory() {
         let mut rng = StdRng::seed_from_u64(3);
         for _ in 0..20_000 {
-            let mut body = encode_body(&odd_readings(&mut rng)[..1]);
+            let readings = odd_readings(&mut rng);
+            let mut body = encode_body(&[Line::of(&readings[0])]);
             for _ in 0..rng.random_range(1..6) {
                 let at = rng.random_range(0..body.len());
                 body[at] = rng.random();
             }
-            if let Some(readings) = decode_body(&body, rng.random_range(1..MOST_READINGS)) {
-                assert!(readings.len() <= MOST_READINGS);
+            if let Some((readings, gone)) = decode_body(&body, 1, rng.random_range(1..MOST_READINGS)) {
+                assert!(readings.len() + gone.len() <= MOST_READINGS);
             }
         }
     }

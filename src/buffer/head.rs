@@ -185,6 +185,18 @@ impl Head {
         Ok(())
     }
 
+    /// Writes over everything, so that nothing can be read out of it any more. Only while no slot is needed.
+    pub(super) fn clear(&mut self) -> io::Result<()> {
+        let zeros = vec![0; SLOT as usize];
+        for slot in 0..SLOTS as u64 {
+            self.card.write(&zeros, slot * SLOT)?;
+        }
+        self.written += FILE;
+        self.offset = SLOT;
+        self.busy = [false; SLOTS];
+        self.sync()
+    }
+
     /// Where the slot stands, to return to after a commit that did not succeed.
     pub(super) fn place(&self) -> u64 {
         self.offset
@@ -268,8 +280,8 @@ fn claims(bytes: &[u8], store: u32) -> (Vec<Found>, Vec<Claim>) {
 
 fn read_block(here: &[u8], claim: Claim) -> Option<Vec<Stored>> {
     let block = block::decode(here.get(HEADER..HEADER.checked_add(claim.length as usize)?)?).ok()?;
-    let first = block.readings.first()?.seq;
-    (first == claim.first && block.readings.len() == claim.count as usize).then_some(block.readings)
+    let whole = block.first == claim.first && block.readings.len() == claim.count as usize;
+    whole.then_some(block.readings)
 }
 
 /// A commit that did not succeed may have left records whose numbers were given out again: the newer ones hold.

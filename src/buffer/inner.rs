@@ -18,20 +18,22 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::{
-    database::folder_size,
+    block::Block,
     gaps::{Gaps, clip, undated},
     keeping::CardKeep,
     marker::{Mark, Marker},
     rollup::{Quarter, Steps},
+    room::Room,
     salvage::{self, Aside},
     segment::{Segment, SegmentFault},
     shelf::{Listed, Shelf},
+    thin,
 };
 use crate::{
-    clock::{Clock, Sample, Stamp},
+    clock::{Clock, Note, Stamp},
     condition::{Board, Code},
     reading::{PointId, Reading, Stored},
-    store::{Archive, Bucket, Cause, Entry, Gap, Keep, Page, PageRequest, StoreError, StoreFigures},
+    store::{Archive, Bucket, Cause, Entry, Gap, Keep, Page, PageRequest, SetAside, StoreError, StoreFigures},
     supervisor::chain,
 };
 
@@ -75,8 +77,8 @@ pub(super) struct State {
     pub gaps: Gaps,
     pub newest: HashMap<PointId, Stored>,
     pub acknowledged: BTreeMap<String, u64>,
-    /// Samples of which no segment has a copy yet.
-    pub samples: Vec<Sample>,
+    /// What is known of the clock and no segment has a copy of yet.
+    pub notes: Vec<Note>,
     pub lost: u64,
 }
 
@@ -98,13 +100,40 @@ impl State {
 /// Readings that lie together.
 enum Piece {
     Gap(Gap),
-    Readings(Arc<Vec<Stored>>),
+    Block(Arc<Block>),
     /// Nothing is known up to this number.
     Nothing(u64),
 }
 
 /// A few decoded blocks, by segment-independent first number.
-type BlockCache = VecDeque<(u64, Arc<Vec<Stored>>)>;
+#[derive(Debug, Default)]
+pub(super) struct BlockCache {
+    blocks: VecDeque<(u64, Arc<Block>)>,
+    /// Grows when a segment is written anew: what was read before that is not to be kept.
+    generation: u64,
+}
+
+impl BlockCache {
+    fn get(&self, first: u64) -> Option<Arc<Block>> {
+        self.blocks.iter().find(|(cached, _)| *cached == first).map(|(_, block)| Arc::clone(block))
+    }
+
+    fn put(&mut self, block: &Arc<Block>, generation: u64) {
+        if self.generation != generation {
+            return;
+        }
+        self.blocks.push_back((block.first, Arc::clone(block)));
+        while self.blocks.len() > CACHED_BLOCKS {
+            self.blocks.pop_front();
+        }
+    }
+
+    /// Forgets what it holds, and what is being read.
+    pub(super) fn turn(&mut self) {
+        self.generation += 1;
+        self.blocks.clear();
+    }
+}
 
 /// The store.
 #[derive(Debug)]
@@ -121,6 +150,8 @@ pub(super) struct Inner {
     /// Held while the list of gaps is written.
     pub noting: Mutex<()>,
     pub cache: Mutex<BlockCache>,
+    /// Who may pull what, and who makes room.
+    pub room: Room,
     pub head: watch::Sender<u64>,
     pub clock: RwLock<Clock>,
     pub board: OnceLock<Board>,
@@ -160,43 +191,57 @@ impl Inner {
     }
 
     /// Notes a hole for good, then tells it: a number told as lost must not be given out again after a fall.
-    pub(super) fn lose(&self, gap: Gap) -> Result<(), StoreError> {
+    /// `counted` of its numbers were counted as lost before.
+    pub(super) fn lose(&self, gap: Gap, counted: u64) -> Result<(), StoreError> {
         let _one_at_a_time = locked(&self.noting);
         let mut gaps = self.read().gaps.clone();
         gaps.add(gap.clone());
         self.keep_gaps(&gaps.all().cloned().collect::<Vec<_>>())?;
-        self.tell_loss(gap);
+        self.tell_loss(gap, counted);
         Ok(())
     }
 
     /// Notes and tells a hole found while reading; told even if it cannot be noted, for after a fall it is found again.
     fn lose_anyway(&self, gap: Gap) {
-        if let Err(error) = self.lose(gap.clone()) {
+        if let Err(error) = self.lose(gap.clone(), 0) {
             warn!(why = chain(&error), "Gap not written down");
-            self.tell_loss(gap);
+            self.tell_loss(gap, 0);
         }
     }
 
-    /// What was pulled by somebody before it had to go is not lost.
-    fn tell_loss(&self, gap: Gap) {
-        let (lost, told) = {
+    /// What was pulled by somebody before it had to go is not lost, nor what a person wished away.
+    fn tell_loss(&self, gap: Gap, counted: u64) {
+        let cause = gap.cause;
+        let lost = {
             let mut state = self.write();
-            let pulled = state.acknowledged.values().copied().max().unwrap_or(0);
-            let added = state.gaps.add(gap.clone());
+            let pulled = self.room.pulled_by_any(&state.acknowledged);
             let unread = gap.last.saturating_sub(pulled.max(gap.first - 1));
-            let lost = if gap.cause == Cause::SizeLimit { added.min(unread) } else { added };
-            state.lost += lost;
-            (lost, state.lost)
+            let added = state.gaps.add(gap);
+            match cause {
+                Cause::SizeLimit => added.min(unread).saturating_sub(counted),
+                Cause::Erased => 0,
+                Cause::Damage | Cause::CardRefused => added,
+            }
         };
+        self.count_loss(lost, cause);
+    }
+
+    /// Counts readings that are lost, and tells it.
+    pub(super) fn count_loss(&self, lost: u64, cause: Cause) {
         if lost == 0 {
             return;
         }
-        warn!(first = gap.first, last = gap.last, lost, cause = ?gap.cause, "Readings lost");
+        let told = {
+            let mut state = self.write();
+            state.lost += lost;
+            state.lost
+        };
+        warn!(lost, ?cause, "Readings lost");
         if let Some(board) = self.board.get() {
-            let detail = format!("{told} readings lost so far, the last by {:?}", gap.cause);
+            let detail = format!("{told} readings lost so far, the last by {cause:?}");
             board.raise(Code::ReadingsLost, SUBJECT, detail);
         }
-        if let Err(error) = self.mark(|mark| mark.lost = told) {
+        if let Err(error) = self.mark(|mark| mark.lost = mark.lost.max(told)) {
             warn!(why = chain(&error), "Count of lost readings not written down");
         }
     }
@@ -270,8 +315,11 @@ impl Inner {
             if let Some(slot) = state.slots.iter().find(|slot| slot.first <= seq && seq < slot.end()) {
                 let skip = usize::try_from(seq - slot.first).unwrap_or(usize::MAX);
                 let numbered = (seq..).zip(slot.readings.iter().skip(skip).take(PIECE));
-                let readings = numbered.map(|(seq, reading)| Stored { seq, reading: reading.clone() }).collect();
-                return Ok(Piece::Readings(Arc::new(readings)));
+                let readings =
+                    numbered.map(|(seq, reading)| Stored { seq, reading: reading.clone() }).collect::<Vec<_>>();
+                let last = readings.last().map_or(seq, |stored| stored.seq);
+                let block = Block { store: 0, first: seq, last, readings, gone: Vec::new(), length: 0 };
+                return Ok(Piece::Block(Arc::new(block)));
             }
             let slot = state.slots.iter().map(|slot| slot.first).find(|first| *first > seq);
             let gap = state.gaps.above(seq).map(|gap| gap.first);
@@ -292,7 +340,7 @@ impl Inner {
         };
         match segment.blocks_from(seq) {
             Some((first, last)) if first <= seq => match self.block(&segment, first)? {
-                Some(readings) => Ok(Piece::Readings(readings)),
+                Some(block) => Ok(Piece::Block(block)),
                 None => Ok(Piece::Nothing(last)),
             },
             Some((first, _)) => Ok(Piece::Nothing(first.min(end) - 1)),
@@ -301,20 +349,20 @@ impl Inner {
     }
 
     /// A decoded block; `None` when it is damaged, which is noted.
-    fn block(&self, segment: &Segment, first: u64) -> Result<Option<Arc<Vec<Stored>>>, StoreError> {
-        if let Some((_, readings)) = locked(&self.cache).iter().find(|(cached, _)| *cached == first) {
-            return Ok(Some(Arc::clone(readings)));
-        }
-        let Some(readings) = self.read_block(segment, first)?.map(Arc::new) else { return Ok(None) };
-        let mut cache = locked(&self.cache);
-        cache.push_back((first, Arc::clone(&readings)));
-        while cache.len() > CACHED_BLOCKS {
-            cache.pop_front();
-        }
-        Ok(Some(readings))
+    fn block(&self, segment: &Segment, first: u64) -> Result<Option<Arc<Block>>, StoreError> {
+        let generation = {
+            let cache = locked(&self.cache);
+            if let Some(block) = cache.get(first) {
+                return Ok(Some(block));
+            }
+            cache.generation
+        };
+        let Some(block) = self.read_block(segment, first)?.map(Arc::new) else { return Ok(None) };
+        locked(&self.cache).put(&block, generation);
+        Ok(Some(block))
     }
 
-    fn read_block(&self, segment: &Segment, first: u64) -> Result<Option<Vec<Stored>>, StoreError> {
+    fn read_block(&self, segment: &Segment, first: u64) -> Result<Option<Block>, StoreError> {
         let fault = match segment.block(first) {
             Ok(readings) => return Ok(Some(readings)),
             Err(fault) => fault,
@@ -347,7 +395,7 @@ impl Inner {
         steps: &mut Steps<'_>,
     ) -> Result<(), StoreError> {
         for first in blocks {
-            let readings = self.read_block(segment, first)?.unwrap_or_default();
+            let readings = self.read_block(segment, first)?.map(|block| block.readings).unwrap_or_default();
             readings.iter().filter(|stored| wanted(stored)).for_each(|stored| steps.add(stored));
         }
         Ok(())
@@ -393,44 +441,6 @@ impl Inner {
         });
         self.raw(segment, loose.map(|(block, _)| *block), of_point, steps)
     }
-
-    /// Drops what is oldest until the store fits its limit, with room for what a seal may add.
-    pub(super) fn fit(&self, margin: u64) -> Result<(), StoreError> {
-        loop {
-            let used = folder_size(&self.directory);
-            self.bytes.store(used, Ordering::Relaxed);
-            if used + margin <= self.size_limit || self.aside.drop_oldest() {
-                if used + margin <= self.size_limit {
-                    return Ok(());
-                }
-                continue;
-            }
-            let (oldest, next) = {
-                let shelf = locked(&self.shelf);
-                let (oldest, newest) = (shelf.oldest(), shelf.newest());
-                let Some(oldest) = oldest.filter(|oldest| Some(*oldest) != newest) else { return Ok(()) };
-                (oldest, shelf.after(oldest).unwrap_or(u64::MAX))
-            };
-            self.drop_segment(oldest, next - 1)?;
-        }
-    }
-
-    fn drop_segment(&self, first: u64, last: u64) -> Result<(), StoreError> {
-        let listed = locked(&self.shelf).listed().get(&first).cloned().unwrap_or_default();
-        let Listed { spans, .. } = listed;
-        // Told first: a fall in between leaves a folder that is known to be gone.
-        self.lose(Gap { from: spans.first(), to: spans.last(), ..undated(first, last, Cause::SizeLimit) })?;
-        let folder = {
-            let mut shelf = locked(&self.shelf);
-            shelf.remove(first);
-            Shelf::folder(shelf.root(), first)
-        };
-        fs::remove_dir_all(&folder).map_err(|e| StoreError::new(format!("remove {}", folder.display()), e))?;
-        if let Some(own) = &self.own {
-            own.own_remove("segments", &first.to_be_bytes())?;
-        }
-        Ok(())
-    }
 }
 
 /// Holds every reading.
@@ -463,19 +473,7 @@ impl Archive for Inner {
                     page.next = gap.last.min(upto);
                     page.entries.push(Entry::Gap(clip(&gap, seq, upto)));
                 }
-                Piece::Readings(readings) => {
-                    let first = readings.first().map_or(seq, |stored| stored.seq);
-                    let skip = usize::try_from(seq.saturating_sub(first)).unwrap_or(usize::MAX);
-                    for stored in readings.iter().skip(skip).take_while(|stored| stored.seq <= upto) {
-                        if page.entries.len() == request.limit {
-                            break;
-                        }
-                        page.next = stored.seq;
-                        if request.points.is_none_or(|points| points.contains(&stored.reading.point)) {
-                            page.entries.push(Entry::Reading(stored.clone()));
-                        }
-                    }
-                }
+                Piece::Block(block) => tell_block(&block, request, upto, &mut page),
                 Piece::Nothing(last) => {
                     self.lose_anyway(undated(seq, last.max(seq), Cause::Damage));
                 }
@@ -546,7 +544,19 @@ impl Archive for Inner {
     }
 
     fn gaps(&self) -> Vec<Gap> {
-        self.read().gaps.all().cloned().collect()
+        let thinned = locked(&self.shelf).summaries().values().cloned().collect::<Vec<_>>();
+        let mut gaps = self.read().gaps.all().cloned().collect::<Vec<_>>();
+        gaps.extend(thinned.iter().flat_map(|summary| summary.gaps.iter().cloned()));
+        gaps.sort_by_key(|gap| (gap.first, gap.last));
+        gaps
+    }
+
+    fn erase(&self, point: &PointId, before_ms: Option<i64>) -> Result<u64, StoreError> {
+        self.erase_point(point, before_ms)
+    }
+
+    fn set_aside(&self) -> Vec<SetAside> {
+        self.aside.list()
     }
 
     fn figures(&self) -> StoreFigures {
@@ -566,6 +576,48 @@ impl Archive for Inner {
             lost: state.lost,
             written: device_written(&self.directory).saturating_sub(self.written_before),
         }
+    }
+}
+
+/// A block's part of a page: readings, and what was taken out among them as one gap a cause, behind the last reading
+/// before its end.
+fn tell_block(block: &Block, request: &PageRequest<'_>, upto: u64, page: &mut Page) {
+    let asked = |point: &PointId| request.points.is_none_or(|points| points.contains(point));
+    let mut gone = block.gone.iter().skip(block.gone.partition_point(|gone| gone.seq <= page.next)).peekable();
+    let mut gaps = Vec::new();
+    let mut full = false;
+    let mut leave_out = |upto: u64, page: &mut Page| {
+        while let Some(gone) = gone.next_if(|gone| gone.seq <= upto) {
+            if asked(&gone.point) {
+                let known = gaps.iter().any(|gap: &Gap| gap.cause == gone.cause);
+                if !known && page.entries.len() + gaps.len() >= request.limit {
+                    return (false, gaps.len());
+                }
+                thin::tell(&mut gaps, gone);
+            }
+            page.next = gone.seq;
+        }
+        (true, gaps.len())
+    };
+    let from = block.readings.partition_point(|stored| stored.seq <= page.next);
+    for stored in block.readings.iter().skip(from).take_while(|stored| stored.seq <= upto) {
+        let (whole, pending) = leave_out(stored.seq, page);
+        let wanted = asked(&stored.reading.point);
+        full = !whole || (wanted && page.entries.len() + pending >= request.limit);
+        if full {
+            break;
+        }
+        page.next = stored.seq;
+        if wanted {
+            page.entries.push(Entry::Reading(stored.clone()));
+        }
+    }
+    if !full && leave_out(block.last.min(upto), page).0 {
+        page.next = block.last.min(upto);
+    }
+    for gap in gaps {
+        let place = page.entries.partition_point(|entry| entry.last_seq() < gap.last);
+        page.entries.insert(place, Entry::Gap(gap));
     }
 }
 

@@ -14,6 +14,7 @@ pub mod block;
 mod bytes;
 mod column;
 mod database;
+mod erase;
 mod gaps;
 pub mod head;
 mod inner;
@@ -21,12 +22,15 @@ mod keeping;
 mod marker;
 mod open;
 mod rollup;
+mod room;
 mod salvage;
 mod segment;
 mod shelf;
 mod span;
 #[cfg(test)]
 mod tests_load;
+mod thin;
+mod times;
 mod writer;
 
 use std::{
@@ -39,14 +43,13 @@ use std::{
 use tokio::sync::{Semaphore, oneshot};
 use tracing::error;
 
-pub use self::writer::RING;
 use self::{
     inner::{Inner, locked},
-    segment::sample_key,
     writer::{Message, Writer},
 };
+pub use self::{room::Audience, writer::RING};
 use crate::{
-    clock::{Clock, Sample},
+    clock::{Change, Clock, Note, Sample, Stamp},
     condition::{Board, Code},
     reading::{Batch, NotAccepted},
     store::{Archive, Keep, StoreError},
@@ -83,6 +86,9 @@ pub enum OpenFault {
     Records(#[from] StoreError),
 }
 
+/// How a finding begins that is about damaged small records: some of them may be lost.
+pub const RECORDS: &str = "small records";
+
 /// Something noticed while opening.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -101,6 +107,10 @@ pub struct Opened {
     pub boot: u32,
     /// The clock's samples of earlier starts.
     pub samples: Vec<Sample>,
+    /// All that is kept of the clock of earlier starts, samples included.
+    pub notes: Vec<Note>,
+    /// The newest stamp among what is stored.
+    pub newest: Option<Stamp>,
     /// Wall time of the newest stored reading, in milliseconds since 1970, as far as it can be told.
     pub newest_ms: Option<i64>,
     /// What was damaged, salvaged, lost.
@@ -118,7 +128,7 @@ enum Thread {
 #[derive(Clone)]
 pub struct Buffer {
     inner: Arc<Inner>,
-    messages: mpsc::SyncSender<Message>,
+    messages: Arc<mpsc::SyncSender<Message>>,
     room: Arc<Semaphore>,
     thread: Arc<Mutex<Thread>>,
 }
@@ -134,7 +144,14 @@ impl Buffer {
         // Room for every batch that holds a permit, and for what is asked besides.
         let (messages, heard) = mpsc::sync_channel(2 * DEPTH);
         let thread = Thread::Ready(Box::new(writer), heard);
+        let messages = Arc::new(messages);
+        let _ = inner.room.writer.set(Arc::downgrade(&messages));
         Self { inner, messages, room: Arc::new(Semaphore::new(DEPTH)), thread: Arc::new(Mutex::new(thread)) }
+    }
+
+    /// Tells who may pull what, which decides what goes first when the card is full. Before [`Buffer::start`].
+    pub fn know_audience(&self, audience: Audience) {
+        self.inner.room.know(audience);
     }
 
     /// Starts the writer, with the gateway's clock to date by and its board to tell what goes wrong. Once.
@@ -210,10 +227,26 @@ impl Buffer {
     /// # Errors
     /// When the card refuses the write.
     pub fn remember(&self, sample: Sample) -> Result<(), StoreError> {
-        self.inner.write().samples.push(sample);
+        self.change(Change::Keep(Note::Sample(sample)))
+    }
+
+    /// Keeps what is new of the clock, or lets go of what is no longer needed; on the card when it returns.
+    ///
+    /// # Errors
+    /// When the card refuses the write.
+    pub fn change(&self, change: Change) -> Result<(), StoreError> {
+        let note = match change {
+            Change::Keep(note) => note,
+            Change::Forget(sample) => Note::Sample(sample),
+        };
+        self.inner.write().notes.retain(|known| *known != note);
+        let keep = matches!(change, Change::Keep(_));
+        if keep {
+            self.inner.write().notes.push(note);
+        }
         let Some(own) = &self.inner.own else { return Ok(()) };
-        let bytes = postcard::to_allocvec(&sample).map_err(|e| StoreError::new("encode a sample of the clock", e))?;
-        own.own_put("samples", &sample_key(b"", &sample), &bytes)
+        let key = times::key(b"", &note);
+        if keep { own.own_put("samples", &key, &times::encode(&note)) } else { own.own_remove("samples", &key) }
     }
 
     /// The readings.

@@ -15,20 +15,23 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{
-    Buffer, Finding, OpenFault, Opened, Settings,
+    Buffer, Finding, OpenFault, Opened, RECORDS, Settings,
     database::folder_size,
     gaps::{Gaps, undated},
     head::{self, Head},
     inner::{Inner, Slot, State, device_written},
     keeping::CardKeep,
     marker::{Mark, Marker},
+    room::Room,
     salvage::{self, Aside},
-    segment::{self, Beside, Segment, SegmentFault, sample_key},
+    segment::{self, Beside, Segment, SegmentFault},
     shelf::{Listed, Shelf},
+    thin::Summary,
+    times,
     writer::Writer,
 };
 use crate::{
-    clock::{Clock, HeldTime, Sample, Source},
+    clock::{Clock, HeldTime, Note, Source},
     condition::Code,
     reading::Stored,
     store::{Cause, Gap, MemoryKeep, StoreError},
@@ -39,8 +42,8 @@ use crate::{
 const SMALLEST: u64 = 24 << 20;
 /// Blocks read at most to find the newest reading of each point, when the table of them is missing.
 const LOOK_BACK: usize = 64;
-/// Samples kept at most; a year of hours.
-const MOST_SAMPLES: usize = 10_000;
+/// Notes about the clock, at most: ten years of a box that is started twice a day. Older ones go.
+const MOST_NOTES: usize = 20_000;
 
 impl Buffer {
     /// Opens the store, creating it where there is none.
@@ -76,6 +79,8 @@ impl Buffer {
             buffer: Buffer::new(inner, writer),
             boot: 1,
             samples: Vec::new(),
+            notes: Vec::new(),
+            newest: None,
             newest_ms: None,
             findings: vec![Finding { code: Some(Code::StoreRefusesWrites), detail }],
         }
@@ -83,8 +88,8 @@ impl Buffer {
 }
 
 /// A clock that only dates what is stored, until the gateway's own is known.
-fn frozen(boot: u32, samples: &[Sample]) -> Clock {
-    Clock::new(boot, HeldTime::at(0, Source::Unknown), samples.iter().copied())
+fn frozen(boot: u32, notes: &[Note]) -> Clock {
+    Clock::knowing(boot, HeldTime::at(0, Source::Unknown), notes.iter().copied())
 }
 
 struct Parts {
@@ -115,6 +120,7 @@ fn assemble(parts: Parts) -> (Arc<Inner>, watch::Receiver<u64>) {
         marker: Mutex::new(parts.marker),
         noting: Mutex::default(),
         cache: Mutex::default(),
+        room: Room::default(),
         head,
         clock: RwLock::new(parts.clock),
         board: OnceLock::new(),
@@ -144,7 +150,7 @@ impl<'a> Opening<'a> {
         let mut findings = Vec::new();
         let existed = existed || directory.join("head").exists() || directory.join("keep").exists();
         let (keep, state) = CardKeep::open(&directory.join("keep"), existed, |path| aside.take(path))?;
-        findings.extend(state.damage.map(|damage| damaged(format!("small records: {damage}"))));
+        findings.extend(state.damage.map(|damage| damaged(format!("{RECORDS}: {damage}"))));
         let identity =
             mark.map(|mark| mark.identity).or_else(|| noted_identity(&keep)).or_else(|| borrowed_identity(&root));
         if existed && mark.is_none() {
@@ -166,10 +172,10 @@ impl<'a> Opening<'a> {
         self.list_segments();
         self.open_newest()?;
         let (scan, head_lost) = self.read_head()?;
-        let mut samples = self.samples();
+        let mut notes = self.notes();
         let store = segment::short(&self.mark.identity);
-        let boot = self.next_boot(&scan, &samples);
-        samples.retain(|sample| sample.stamp.boot < boot);
+        let boot = self.next_boot(&scan, &notes);
+        notes.retain(|note| times::boot_of(note) < boot);
 
         let sealed = self.sealed();
         let runs = self.uncovered_runs(&scan);
@@ -188,14 +194,15 @@ impl<'a> Opening<'a> {
         let last_commit = scan.last_commit;
         let mut head = Head::new(Box::new(self.head_file()?), store, last_commit);
         slots.iter().for_each(|slot| head.keep(slot.place));
-        let state = self.state(slots, &samples);
-        Ok(self.opened(boot, samples, state, head, high))
+        let state = self.state(slots, &notes);
+        Ok(self.opened(boot, notes, state, head, high))
     }
 
-    fn opened(self, boot: u32, samples: Vec<Sample>, state: State, head: Head, high: u64) -> Opened {
-        let clock = frozen(boot, &samples);
+    fn opened(self, boot: u32, notes: Vec<Note>, state: State, head: Head, high: u64) -> Opened {
+        let clock = frozen(boot, &notes);
         let wall = |stored: &Stored| clock.resolve(stored.reading.stamp).map(|wall| wall.unix_ms);
         let newest_ms = state.newest.values().filter_map(wall).max();
+        let newest = state.newest.values().map(|stored| stored.reading.stamp).max();
         info!(last = high, boot, findings = self.findings.len(), "Store opened");
         let (inner, _) = assemble(Parts {
             directory: self.settings.directory.clone(),
@@ -209,7 +216,10 @@ impl<'a> Opening<'a> {
             clock,
         });
         let writer = Writer::new(Arc::clone(&inner), Some(head), self.settings.commit_within, high + 1);
-        Opened { buffer: Buffer::new(inner, writer), boot, samples, newest_ms, findings: self.findings }
+        let sample = |note: &Note| if let Note::Sample(sample) = note { Some(*sample) } else { None };
+        let samples = notes.iter().filter_map(sample).collect();
+        let (buffer, findings) = (Buffer::new(inner, writer), self.findings);
+        Opened { buffer, boot, samples, notes, newest, newest_ms, findings }
     }
 
     fn refused(&self, source: std::io::Error) -> OpenFault {
@@ -221,7 +231,7 @@ impl<'a> Opening<'a> {
         let root = self.shelf.root().to_owned();
         let (_, strangers) = Shelf::on_card(&root);
         for path in strangers {
-            if path.extension().is_some_and(|extension| extension == "new") {
+            if path.extension().is_some_and(|extension| ["new", "thin", "old"].iter().any(|word| extension == *word)) {
                 let _ = salvage::finish(&path.with_extension(""));
                 continue;
             }
@@ -240,7 +250,7 @@ impl<'a> Opening<'a> {
         let noted = self.noted_segments();
         for (place, first) in firsts.iter().enumerate() {
             let end = firsts.get(place + 1).copied();
-            let told = self.gaps.at(*first).filter(|gap| gap.cause == Cause::SizeLimit);
+            let told = self.gaps.at(*first).filter(|gap| matches!(gap.cause, Cause::SizeLimit | Cause::Erased));
             if let (Some(gap), Some(end)) = (told, end)
                 && gap.last >= end - 1
             {
@@ -248,10 +258,25 @@ impl<'a> Opening<'a> {
                 continue;
             }
             self.shelf.list(*first, noted.get(first).cloned().unwrap_or_default());
+            self.summarise(*first);
         }
         for first in noted.keys().filter(|first| !firsts.contains(first) && self.gaps.at(**first).is_none()) {
             self.findings.push(damaged(format!("the folder of the segment from {first} on is gone")));
         }
+    }
+
+    /// What was taken out of a segment, by its mark or, if that does not read, by all it holds.
+    fn summarise(&mut self, first: u64) {
+        let folder = Shelf::folder(self.shelf.root(), first);
+        let summary = Summary::read(&folder).unwrap_or_else(|| {
+            let Ok(segment) = self.shelf.get(first) else { return Summary::default() };
+            let mut summary = Summary::default();
+            let blocks = segment.covers().into_iter().filter_map(|(first, _)| segment.block(first).ok());
+            blocks.for_each(|block| summary.add(&block));
+            summary
+        });
+        self.mark.lost = self.mark.lost.max(summary.lost);
+        self.shelf.summarise(first, summary);
     }
 
     fn noted_segments(&self) -> HashMap<u64, Listed> {
@@ -355,28 +380,36 @@ impl<'a> Opening<'a> {
         Ok(file)
     }
 
-    /// The clock's samples; from their copies in the segments when the records were lost.
-    fn samples(&mut self) -> Vec<Sample> {
+    /// What is known of the clock; from the copies in the segments when the records were lost.
+    fn notes(&mut self) -> Vec<Note> {
         let list = self.keep.own_list("samples").unwrap_or_default();
-        let mut samples = list.iter().filter_map(|(_, value)| postcard::from_bytes(value).ok()).collect::<Vec<_>>();
-        if samples.is_empty() {
+        let mut notes = list.iter().filter_map(|(key, value)| times::decode(key, value)).collect::<Vec<_>>();
+        if notes.is_empty() {
             let firsts = self.shelf.listed().keys().copied().collect::<Vec<_>>();
             let segments = firsts.into_iter().filter_map(|first| self.shelf.get(first).ok()).collect::<Vec<_>>();
-            samples = segments.iter().flat_map(|segment| segment.samples()).collect();
-            let pairs = samples.iter().map(|sample| (sample_key(b"", sample), postcard::to_allocvec(sample)));
-            let pairs = pairs.filter_map(|(key, value)| Some((key, value.ok()?))).collect::<Vec<_>>();
+            notes = segments.iter().flat_map(|segment| segment.notes()).collect();
+            notes.sort_by_key(|note| times::key(b"", note));
+            notes.dedup_by_key(|note| times::key(b"", note));
+            let pairs = notes.iter().map(|note| (times::key(b"", note), times::encode(note))).collect::<Vec<_>>();
             if let Err(error) = self.keep.own_put_all("samples", &pairs) {
                 warn!(why = chain(&error), "Samples of the clock not copied back");
             }
         }
-        samples.sort_by_key(|sample: &Sample| sample.stamp);
-        samples.split_off(samples.len().saturating_sub(MOST_SAMPLES))
+        notes.sort_by_key(|note| times::key(b"", note));
+        let kept = notes.split_off(notes.len().saturating_sub(MOST_NOTES));
+        for note in notes {
+            if let Err(error) = self.keep.own_remove("samples", &times::key(b"", &note)) {
+                warn!(why = chain(&error), "The oldest samples of the clock not removed");
+                break;
+            }
+        }
+        kept
     }
 
-    fn next_boot(&self, scan: &head::Scan, samples: &[Sample]) -> u32 {
+    fn next_boot(&self, scan: &head::Scan, notes: &[Note]) -> u32 {
         let in_head = scan.records.iter().flat_map(|found| &found.readings).map(|stored| stored.reading.stamp.boot);
         let in_segments = self.shelf.listed().values().filter_map(|listed| listed.spans.last()).map(|stamp| stamp.boot);
-        let known = samples.iter().map(|sample| sample.stamp.boot);
+        let known = notes.iter().map(times::boot_of);
         in_head.chain(in_segments).chain(known).chain([self.mark.boot]).max().unwrap_or(0).saturating_add(1)
     }
 
@@ -442,8 +475,8 @@ impl<'a> Opening<'a> {
             let folder = Shelf::folder(self.shelf.root(), place);
             let store = segment::short(&self.mark.identity);
             let blocks = salvage::sound_blocks(&folder, hole.first, hole.last + 1, store).unwrap_or_default();
-            for (first, readings) in &blocks {
-                let _ = segment.put(*first, readings, Beside::default());
+            for block in blocks.values() {
+                let _ = segment.put_again(std::slice::from_ref(block));
             }
             if !blocks.is_empty() {
                 let (count, first) = (blocks.len(), hole.first);
@@ -511,7 +544,7 @@ impl<'a> Opening<'a> {
         }
     }
 
-    fn state(&mut self, slots: VecDeque<Slot>, samples: &[Sample]) -> State {
+    fn state(&mut self, slots: VecDeque<Slot>, notes: &[Note]) -> State {
         let mut state = State { gaps: self.gaps.clone(), lost: self.mark.lost, ..State::default() };
         if let Some(segment) = self.shelf.newest().and_then(|first| self.shelf.get(first).ok()) {
             let newest = segment.newest();
@@ -521,11 +554,12 @@ impl<'a> Opening<'a> {
             let later = covers.iter().rev().take(LOOK_BACK).filter(|(_, cover)| cover.last > upto);
             for (first, _) in later {
                 // Damaged ones are found, and told, when they are read for somebody.
-                segment.block(*first).unwrap_or_default().iter().for_each(|stored| state.notice(stored));
+                let readings = segment.block(*first).map(|block| block.readings).unwrap_or_default();
+                readings.iter().for_each(|stored| state.notice(stored));
             }
             state.acknowledged = segment.acknowledged().unwrap_or_default();
-            let copied = segment.samples();
-            state.samples = samples.iter().filter(|sample| !copied.contains(sample)).copied().collect();
+            let copied = segment.notes();
+            state.notes = notes.iter().filter(|note| !copied.contains(note)).copied().collect();
         }
         for slot in &slots {
             for (seq, reading) in (slot.first..).zip(&slot.readings) {

@@ -8,11 +8,12 @@ use std::{
 };
 
 use super::{
-    block,
+    block::{self, Block},
     database::{folder_size, sync_folder},
-    segment::{Beside, Segment, SegmentFault, short},
+    segment::{Segment, SegmentFault, short},
+    thin::{self, Summary},
 };
-use crate::{reading::Reading, store::StoreError};
+use crate::store::{SetAside, StoreError};
 
 /// Set-aside folders kept at most; the oldest go first.
 const MOST_ASIDE: usize = 8;
@@ -63,6 +64,28 @@ impl Aside {
         places
     }
 
+    /// Nothing is kept that may hold what was to be erased. How many folders and files went.
+    pub(super) fn drop_all(&self) -> io::Result<usize> {
+        let places = self.places();
+        for place in &places {
+            if place.is_dir() { fs::remove_dir_all(place)? } else { fs::remove_file(place)? }
+        }
+        if !places.is_empty() {
+            File::open(&self.folder)?.sync_all()?;
+        }
+        Ok(places.len())
+    }
+
+    /// What lies here, the oldest first.
+    pub(super) fn list(&self) -> Vec<SetAside> {
+        let told = |place: PathBuf| {
+            let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let file = fs::metadata(&place).ok().filter(fs::Metadata::is_file);
+            SetAside { name, bytes: file.map_or_else(|| folder_size(&place), |file| file.len()) }
+        };
+        self.places().into_iter().map(told).collect()
+    }
+
     /// Makes room; false when there is nothing to drop.
     pub(super) fn drop_oldest(&self) -> bool {
         let Some(oldest) = self.places().into_iter().next() else { return false };
@@ -96,50 +119,63 @@ pub(super) fn segment(
     }
     let blocks = sound_blocks(folder, first, end, short(identity)).map_err(file)?;
     let fresh = Segment::create(&next, first, identity).map_err(story)?;
-    for (first, readings) in &blocks {
-        fresh.put(*first, readings, Beside::default()).map_err(story)?;
+    for block in blocks.values() {
+        fresh.put_again(std::slice::from_ref(block)).map_err(story)?;
     }
     drop(fresh);
-    File::create(next.join(WHOLE)).and_then(|mark| mark.sync_all()).map_err(file)?;
+    let mut summary = Summary::default();
+    blocks.values().for_each(|block| summary.add(block));
+    let before = Summary::read(folder).unwrap_or_default();
+    (summary.counted, summary.lost) = (before.counted, before.lost);
+    summary.mark(&next).map_err(file)?;
     let place = aside.take(folder)?;
     finish(folder).map_err(file)?;
     let segment = Segment::open(folder, first, identity).map_err(story)?;
     Ok(Salvaged { segment, blocks: blocks.len(), aside: place })
 }
 
-const WHOLE: &str = "whole";
+/// In a folder that was filled to the end; what it says is a [`Summary`].
+pub(super) const WHOLE: &str = "whole";
 
 fn unfinished(folder: &Path) -> PathBuf {
     folder.with_extension("new")
 }
 
-/// Goes on where a salvage was interrupted: a finished replacement takes the place of what was set aside, an
-/// unfinished one is thrown away.
+/// Goes on where a salvage, or writing a segment anew, was interrupted: a finished replacement takes the place of what
+/// was set aside or put away, an unfinished one is thrown away.
 pub(super) fn finish(folder: &Path) -> io::Result<()> {
-    let next = unfinished(folder);
-    if !next.exists() {
-        return Ok(());
+    for next in [unfinished(folder), thin::unfinished(folder)] {
+        if !next.exists() {
+            continue;
+        }
+        if folder.exists() || !next.join(WHOLE).exists() {
+            fs::remove_dir_all(next)?;
+        } else {
+            fs::rename(&next, folder)?;
+        }
     }
-    if folder.exists() || !next.join(WHOLE).exists() {
-        return fs::remove_dir_all(next);
+    let old = thin::outdated(folder);
+    if old.exists() {
+        if folder.exists() {
+            fs::remove_dir_all(old)?;
+        } else {
+            fs::rename(old, folder)?;
+        }
     }
-    fs::rename(&next, folder)?;
     folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 /// Every sound block of this store in a segment's files, by first number; sled is not asked.
-pub(super) fn sound_blocks(folder: &Path, first: u64, end: u64, store: u32) -> io::Result<BTreeMap<u64, Vec<Reading>>> {
-    let mut blocks = BTreeMap::<u64, Vec<Reading>>::new();
+pub(super) fn sound_blocks(folder: &Path, first: u64, end: u64, store: u32) -> io::Result<BTreeMap<u64, Block>> {
+    let mut blocks = BTreeMap::<u64, Block>::new();
     let blobs = fs::read_dir(folder.join("blobs")).into_iter().flatten().flatten().map(|entry| entry.path());
     for path in blobs.chain([folder.join("db")]).filter(|path| path.is_file()) {
         windows(&path, |window| {
-            for readings in block::find(window).filter_map(|bytes| block::decode(bytes).ok()) {
-                let (Some(a), Some(b)) = (readings.readings.first(), readings.readings.last()) else { continue };
-                let (from, to) = (a.seq, b.seq);
-                let before = blocks.range(..=to).next_back();
-                let overlaps = before.is_some_and(|(start, block)| start + block.len() as u64 > from);
-                if readings.store == store && from >= first && to < end && !overlaps {
-                    blocks.insert(from, readings.readings.into_iter().map(|stored| stored.reading).collect());
+            for block in block::find(window).filter_map(|bytes| block::decode(bytes).ok()) {
+                let (from, to) = (block.first, block.last);
+                let overlaps = blocks.range(..=to).next_back().is_some_and(|(_, known)| known.last >= from);
+                if block.store == store && from >= first && to < end && !overlaps {
+                    blocks.insert(from, block);
                 }
             }
         })?;

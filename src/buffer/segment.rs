@@ -2,7 +2,7 @@
 //!
 //! Keys: `m` whose it is; `b`+number a block; `i`+number what the block covers; `q`+point+0+number the quarter-hours of
 //! a point over a sheaf of blocks; `s`+number how far that sheaf reaches; `l` the newest reading of each point; `a` how
-//! far the peers are; `t`+boot+ms a copy of the clock's samples, so that dates survive the loss of the other database.
+//! far the peers are; `t`+boot+ms a copy of what is known of the clock, so that dates survive the loss of the other database.
 
 use std::{
     collections::BTreeMap,
@@ -13,13 +13,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    block,
+    block::{self, Block},
     database::{Database, DatabaseFault},
     rollup::{self, Gatherer, Quarter},
     span::Spans,
+    times,
 };
 use crate::{
-    clock::{Clock, Sample},
+    clock::{Clock, Note},
     reading::{PointId, Reading, Stored},
 };
 
@@ -84,7 +85,7 @@ pub(super) struct Newest {
 pub(super) struct Beside<'a> {
     pub newest: Option<Newest>,
     pub acknowledged: Option<&'a BTreeMap<String, u64>>,
-    pub samples: Vec<Sample>,
+    pub notes: Vec<Note>,
 }
 
 /// An open segment.
@@ -162,15 +163,27 @@ impl Segment {
         let mut batch = sled::Batch::default();
         let block = block::encode(self.store, first, readings, 19);
         let length = block.len();
-        batch.insert(&key(b'b', first), block);
-        for n in 0..FILLERS {
-            batch.insert([&key(b'b', first)[..], &[n]].concat(), &[]);
-        }
-        batch.insert(&key(b'i', first), postcard::to_allocvec(&cover).unwrap_or_default());
+        add_block(&mut batch, first, block, &cover);
         self.put_beside(&mut batch, beside);
         self.database.write(batch).map_err(|f| self.fault(f))?;
         self.index.write().unwrap_or_else(PoisonError::into_inner).blocks.insert(first, cover);
         Ok(length)
+    }
+
+    /// Adds blocks that were in a segment before, less what was taken out of them; on the card when it returns.
+    pub(super) fn put_again(&self, blocks: &[Block]) -> Result<(), SegmentFault> {
+        let mut batch = sled::Batch::default();
+        let mut covers = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            let stamps = block.readings.iter().map(|s| s.reading.stamp).chain(block.gone.iter().map(|gone| gone.stamp));
+            let cover = Cover { last: block.last, spans: Spans::of(stamps) };
+            let packed = block::encode_again(&Block { store: self.store, ..block.clone() }, 19);
+            add_block(&mut batch, block.first, packed, &cover);
+            covers.push((block.first, cover));
+        }
+        self.database.write(batch).map_err(|f| self.fault(f))?;
+        self.index.write().unwrap_or_else(PoisonError::into_inner).blocks.extend(covers);
+        Ok(())
     }
 
     /// Writes what usually goes beside a block, alone.
@@ -187,8 +200,8 @@ impl Segment {
         if let Some(acknowledged) = beside.acknowledged {
             batch.insert(b"a", postcard::to_allocvec(acknowledged).unwrap_or_default());
         }
-        for sample in beside.samples {
-            batch.insert(sample_key(b"t", &sample), postcard::to_allocvec(&sample).unwrap_or_default());
+        for note in beside.notes {
+            batch.insert(times::key(b"t", &note), times::encode(&note));
         }
     }
 
@@ -202,7 +215,8 @@ impl Segment {
         let mut gatherer = Gatherer::new(clock);
         for (block, _) in &loose {
             // A damaged block is a hole; the sheaf is of what can be read.
-            self.block(*block).unwrap_or_default().iter().for_each(|stored| gatherer.add(stored));
+            let readings = self.block(*block).map(|block| block.readings).unwrap_or_default();
+            readings.iter().for_each(|stored| gatherer.add(stored));
         }
         let mut batch = sled::Batch::default();
         for (point, quarters) in gatherer.finish() {
@@ -221,15 +235,14 @@ impl Segment {
     }
 
     /// The readings of the block that begins at `first`.
-    pub(super) fn block(&self, first: u64) -> Result<Vec<Stored>, SegmentFault> {
+    pub(super) fn block(&self, first: u64) -> Result<Block, SegmentFault> {
         let damaged = || self.damaged(&format!("block {first}"));
         let bytes = self.database.get(&key(b'b', first)).map_err(|f| self.fault(f))?.ok_or_else(damaged)?;
         let block = block::decode(&bytes).map_err(|_| damaged())?;
         let covers = self.cover_of(first).map(|cover| cover.last);
-        let as_indexed = block.readings.first().map(|s| s.seq) == Some(first)
-            && block.store == self.store
-            && covers.is_none_or(|last| block.readings.last().map(|s| s.seq) == Some(last));
-        if as_indexed { Ok(block.readings) } else { Err(damaged()) }
+        let as_indexed =
+            block.first == first && block.store == self.store && covers.is_none_or(|last| block.last == last);
+        if as_indexed { Ok(block) } else { Err(damaged()) }
     }
 
     fn cover_of(&self, first: u64) -> Option<Cover> {
@@ -282,16 +295,24 @@ impl Segment {
         postcard::from_bytes(&self.database.get(b"a").ok()??).ok()
     }
 
-    /// The samples kept here.
-    pub(super) fn samples(&self) -> Vec<Sample> {
+    /// What is kept of the clock here.
+    pub(super) fn notes(&self) -> Vec<Note> {
         let list = self.database.list(b"t").unwrap_or_default();
-        list.iter().filter_map(|(_, value)| postcard::from_bytes(value).ok()).collect()
+        list.iter().filter_map(|(key, value)| times::decode(key, value)).collect()
     }
 
     /// Bytes on the card.
     pub(super) fn size(&self) -> u64 {
         self.database.size()
     }
+}
+
+fn add_block(batch: &mut sled::Batch, first: u64, block: Vec<u8>, cover: &Cover) {
+    batch.insert(&key(b'b', first), block);
+    for n in 0..FILLERS {
+        batch.insert([&key(b'b', first)[..], &[n]].concat(), &[]);
+    }
+    batch.insert(&key(b'i', first), postcard::to_allocvec(cover).unwrap_or_default());
 }
 
 /// A store's name short enough to stand in every block.
@@ -315,11 +336,6 @@ fn quarter_key(point: &PointId, first: Option<u64>) -> Vec<u8> {
     key.push(0);
     key.extend(first.into_iter().flat_map(u64::to_be_bytes));
     key
-}
-
-/// Where a sample is kept.
-pub(super) fn sample_key(table: &[u8], sample: &Sample) -> Vec<u8> {
-    [table, &sample.stamp.boot.to_be_bytes(), &sample.stamp.mono_ms.to_be_bytes(), &[sample.source as u8]].concat()
 }
 
 /// As blocks of one reading would be wasteful, one block with the true numbers beside it.

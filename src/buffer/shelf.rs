@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     segment::{Segment, SegmentFault},
     span::Spans,
+    thin::{Summaries, Summary},
 };
 
 /// Open at once, besides the newest: sled costs memory and threads for each.
@@ -31,6 +32,7 @@ pub(super) struct Shelf {
     root: PathBuf,
     identity: [u8; 16],
     listed: BTreeMap<u64, Listed>,
+    summaries: Summaries,
     open: Vec<Arc<Segment>>,
     /// Let go of here, perhaps still read from: sled opens a folder only once.
     lent: Vec<Weak<Segment>>,
@@ -38,7 +40,14 @@ pub(super) struct Shelf {
 
 impl Shelf {
     pub(super) fn new(root: PathBuf, identity: [u8; 16]) -> Self {
-        Self { root, identity, listed: BTreeMap::new(), open: Vec::new(), lent: Vec::new() }
+        Self {
+            root,
+            identity,
+            listed: BTreeMap::new(),
+            summaries: Summaries::new(),
+            open: Vec::new(),
+            lent: Vec::new(),
+        }
     }
 
     /// The folder of the segment that begins with `first`.
@@ -109,6 +118,27 @@ impl Shelf {
     pub(super) fn remove(&mut self, first: u64) {
         self.close(first);
         self.listed.remove(&first);
+        self.summaries.remove(&first);
+    }
+
+    /// Notes what was taken out of a segment.
+    pub(super) fn summarise(&mut self, first: u64, summary: Summary) {
+        if summary.gaps.is_empty() {
+            self.summaries.remove(&first);
+        } else {
+            self.summaries.insert(first, Arc::new(summary));
+        }
+    }
+
+    pub(super) fn summaries(&self) -> &Summaries {
+        &self.summaries
+    }
+
+    /// A segment was written anew under its name. Whoever still reads the old one may finish; nobody gets it any more.
+    pub(super) fn replaced(&mut self, first: u64, summary: Summary) {
+        self.close(first);
+        self.lent.retain(|lent| lent.upgrade().is_some_and(|segment| segment.first != first));
+        self.summarise(first, summary);
     }
 
     /// The first number of the segment in which `seq` would lie.

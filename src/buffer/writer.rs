@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::Ordering, mpsc},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,7 @@ use tracing::{error, info, warn};
 
 use super::{
     block::MOST_READINGS,
+    erase::Order,
     gaps::undated,
     head::{Head, Record, SLOT},
     inner::{FREE, Inner, SUBJECT, Slot, free_bytes, locked},
@@ -19,7 +21,7 @@ use super::{
     shelf::{Listed, Shelf},
 };
 use crate::{
-    clock::{Sample, Stamp},
+    clock::{Note, Stamp},
     condition::Code,
     reading::{Batch, Commit, NotAccepted, Quality, Reading, Stored, Why},
     store::{Cause, Gap, StoreError},
@@ -41,12 +43,6 @@ const BLOCK: f64 = 5500.0;
 const RECORD: usize = 1024;
 /// A slot with so many bytes of records is sealed even if its block may come out small.
 const FULL: u64 = 32 << 10;
-/// Largest segment on the card.
-const SEGMENT: u64 = 64 << 20;
-/// A segment is at least so large, whatever the limit: sled takes half a megabyte for nothing.
-const SMALLEST_SEGMENT: u64 = 2 << 20;
-/// What a seal may add to the card before the size is looked at again.
-pub(super) const MARGIN: u64 = 2 << 20;
 /// The table of newest readings is written with every so many blocks.
 const NEWEST_EVERY: u32 = 16;
 
@@ -56,6 +52,12 @@ pub(super) enum Message {
     Batch(Batch, OwnedSemaphorePermit),
     /// Commit what waits, now; answered when done.
     Commit(oneshot::Sender<()>),
+    /// Seal all there is into segments that are not written to any more, forget the newest reading that an order holds,
+    /// and clear the head. Answered with the last number sealed.
+    SetApart {
+        order: Arc<Order>,
+        answer: mpsc::SyncSender<Result<u64, StoreError>>,
+    },
     /// Commit and end.
     Close,
 }
@@ -76,6 +78,8 @@ enum WriteFault {
 enum SealFault {
     #[error("less than {FREE} bytes are free on the card")]
     Full,
+    #[error("room is still being made within the size limit")]
+    Room,
     #[error(transparent)]
     Segment(#[from] SegmentFault),
     #[error(transparent)]
@@ -113,7 +117,10 @@ pub(super) struct Writer {
     refused: Option<String>,
     retry_at: Duration,
     unsealed: Option<String>,
+    /// Blocks wait in the head until room is made.
+    crowded: bool,
     seal_at: Duration,
+    tidier: Option<JoinHandle<Result<(), StoreError>>>,
 }
 
 impl Writer {
@@ -132,7 +139,9 @@ impl Writer {
             refused: None,
             retry_at: Duration::ZERO,
             unsealed: None,
+            crowded: false,
             seal_at: Duration::ZERO,
+            tidier: None,
         }
     }
 
@@ -140,6 +149,7 @@ impl Writer {
     pub(super) fn run(mut self, messages: &mpsc::Receiver<Message>) {
         let started = Instant::now();
         let mut ends = false;
+        self.resume_erasing();
         while !ends {
             let pause = self.due().map(|due| due.saturating_sub(started.elapsed()));
             let message = match pause {
@@ -188,6 +198,10 @@ impl Writer {
         match message {
             Message::Batch(batch, _permit) => self.take(batch, now),
             Message::Commit(sender) => asked.push(sender),
+            Message::SetApart { order, answer } => {
+                // Whoever asked has gone: the order is written down and is met again at the next start.
+                let _ = answer.send(self.set_apart(&[&order], now));
+            }
             Message::Close => return true,
         }
         false
@@ -211,7 +225,7 @@ impl Writer {
 
     /// When something must be done next; `None` while nothing waits.
     pub(super) fn due(&self) -> Option<Duration> {
-        let seal = self.unsealed.as_ref().map(|_| self.seal_at);
+        let seal = (self.unsealed.is_some() || self.crowded).then_some(self.seal_at);
         let commit = match (&self.refused, self.count) {
             _ if self.waiting.is_empty() && self.lost.count == 0 => None,
             (Some(_), _) => Some(self.retry_at),
@@ -234,7 +248,7 @@ impl Writer {
                 self.retry_at = now + RETRY;
             }
         }
-        if self.unsealed.is_none() || self.seal_at <= now {
+        if (self.unsealed.is_none() && !self.crowded) || self.seal_at <= now {
             self.seal_all(now);
         }
         self.show();
@@ -414,6 +428,7 @@ impl Writer {
         let place = match free {
             Some(place) => place,
             None => {
+                self.wait_for_room();
                 self.seal_all(Duration::ZERO);
                 self.head.as_mut().and_then(Head::next_slot).ok_or(WriteFault::Slots)?
             }
@@ -460,7 +475,7 @@ impl Writer {
     fn drop_from_memory(&self) {
         while let Some(gap) = self.beyond_memory() {
             // Without a card there is nowhere to note it down.
-            let _ = self.inner.lose(gap);
+            let _ = self.inner.lose(gap, 0);
             self.inner.write().slots.pop_front();
         }
     }
@@ -484,7 +499,7 @@ impl Writer {
         let last = self.next + self.lost.count - 1;
         let gap = Gap { from: self.lost.from, to: self.lost.to, ..undated(self.next, last, Cause::CardRefused) };
         self.inner.mark(|mark| mark.reserved = mark.reserved.max(last)).map_err(WriteFault::Note)?;
-        self.inner.lose(gap).map_err(WriteFault::Note)?;
+        self.inner.lose(gap, 0).map_err(WriteFault::Note)?;
         self.filling = false;
         self.next = last + 1;
         self.lost = Lost::default();
@@ -494,17 +509,22 @@ impl Writer {
 
     fn seal_all(&mut self, now: Duration) {
         self.unsealed = None;
+        self.crowded = false;
         loop {
             let full = self.inner.read().slots.len() > usize::from(self.filling);
             if self.head.is_none() || !full {
                 return;
             }
             if let Err(fault) = self.seal_oldest() {
+                self.seal_at = now + RETRY;
+                if matches!(fault, SealFault::Room) {
+                    self.crowded = true;
+                    return;
+                }
                 let why = chain(&fault);
                 warn!(why, "Block not sealed; it waits in the head");
                 self.close_newest();
                 self.unsealed = Some(why);
-                self.seal_at = now + RETRY;
                 return;
             }
         }
@@ -536,45 +556,148 @@ impl Writer {
         if free_bytes(&self.inner.directory) < FREE {
             return Err(SealFault::Full);
         }
+        if self.inner.is_full() {
+            self.tidy()?;
+            return Err(SealFault::Room);
+        }
         let segment = self.newest_segment(first)?;
         let with_newest = self.blocks_since_newest.is_multiple_of(NEWEST_EVERY);
-        let (newest, acknowledged, samples) = self.beside(first + readings.len() as u64 - 1);
+        let (newest, acknowledged, notes) = self.beside(first + readings.len() as u64 - 1);
         let newest = with_newest.then_some(newest);
-        let beside = Beside { newest, acknowledged: Some(&acknowledged), samples: samples.clone() };
+        let beside = Beside { newest, acknowledged: Some(&acknowledged), notes: notes.clone() };
         let length = segment.put(first, readings, beside)?;
         self.blocks_since_newest += 1;
         if readings.len() >= 256 {
             self.bytes_each = (length as f64 / readings.len() as f64).clamp(0.2, 64.0);
         }
-        self.inner.write().samples.retain(|sample| !samples.contains(sample));
+        self.inner.write().notes.retain(|note| !notes.contains(note));
         segment.bind_sheaf(&self.inner.clock(), SHEAF)?;
-        self.inner.fit(MARGIN)?;
+        if self.inner.is_tight() {
+            self.tidy()?;
+        }
+        Ok(())
+    }
+
+    /// Has room made, by a thread of its own: writing a segment anew takes long. An earlier one's fault is told now.
+    fn tidy(&mut self) -> Result<(), StoreError> {
+        if self.tidier.as_ref().is_some_and(|tidier| !tidier.is_finished()) {
+            return Ok(());
+        }
+        let before = self.tidier.take().map_or(Ok(()), ended);
+        let inner = Arc::clone(&self.inner);
+        self.start_tidier(move || inner.make_room());
+        before
+    }
+
+    fn start_tidier(&mut self, work: impl FnOnce() -> Result<(), StoreError> + Send + 'static) {
+        match std::thread::Builder::new().name("store-room".to_owned()).spawn(work) {
+            Ok(handle) => self.tidier = Some(handle),
+            Err(why) => warn!(%why, "No thread to make room in the store"),
+        }
+    }
+
+    /// With every slot of the head waiting, whoever brings readings waits too.
+    fn wait_for_room(&mut self) {
+        if let Some(tidier) = self.tidier.take_if(|_| self.crowded)
+            && let Err(error) = ended(tidier)
+        {
+            warn!(why = chain(&error), "No room made in the store");
+        }
+    }
+
+    /// Goes on with what a fall interrupted.
+    fn resume_erasing(&mut self) {
+        let orders = self.inner.unfinished_orders();
+        if orders.is_empty() {
+            return;
+        }
+        info!(orders = orders.len(), "Going on to erase readings");
+        if let Err(error) = self.set_apart(&orders.iter().collect::<Vec<_>>(), Duration::ZERO) {
+            warn!(why = chain(&error), "Readings not erased yet; it is tried again after the next start");
+            return;
+        }
+        let inner = Arc::clone(&self.inner);
+        self.start_tidier(move || {
+            inner.resume(orders);
+            Ok(())
+        });
+    }
+
+    /// See [`Message::SetApart`].
+    fn set_apart(&mut self, orders: &[&Order], now: Duration) -> Result<u64, StoreError> {
+        let refuse = |why: String| StoreError { doing: format!("seal what is to be erased: {why}"), source: None };
+        self.attempt(now);
+        if let Some(why) = &self.refused {
+            return Err(refuse(why.clone()));
+        }
+        self.filling = false;
+        if self.crowded {
+            self.wait_for_room();
+        }
+        self.seal_all(now);
+        if let Some(why) = &self.unsealed {
+            return Err(refuse(why.clone()));
+        }
+        if !self.inner.read().slots.is_empty() {
+            return Err(refuse("there is no room for a block".to_owned()));
+        }
+        let clock = self.inner.clock();
+        let held = |stored: &Stored| orders.iter().any(|order| order.holds(stored, &clock));
+        self.inner.write().newest.retain(|_, stored| !held(stored));
+        self.begin_segment().map_err(|fault| StoreError::new("begin a segment", fault))?;
+        let clear = |head: &mut Head| head.clear();
+        self.head.as_mut().map_or(Ok(()), clear).map_err(|e| StoreError::new("clear the head", e))?;
+        Ok(self.next - 1)
+    }
+
+    /// Ends the newest segment, and begins one with all that is noted beside the readings. An empty one is made anew: it
+    /// may hold a note of what is to be erased.
+    fn begin_segment(&mut self) -> Result<(), SealFault> {
+        let newest = locked(&self.inner.shelf).newest();
+        if let Some(segment) = newest.map(|newest| self.inner.segment(newest)).transpose()?.flatten() {
+            if segment.blocks() > 0 {
+                self.finish(&segment, self.next - 1)?;
+            } else {
+                let mut shelf = locked(&self.inner.shelf);
+                let folder = Shelf::folder(shelf.root(), segment.first);
+                shelf.remove(segment.first);
+                drop((segment, shelf));
+                std::fs::remove_dir_all(&folder)
+                    .map_err(|e| StoreError::new(format!("remove {}", folder.display()), e))?;
+            }
+        }
+        let folder = Shelf::folder(locked(&self.inner.shelf).root(), self.next);
+        let segment = Segment::create(&folder, self.next, &self.inner.identity)?;
+        let (newest, acknowledged, notes) = self.beside(self.next - 1);
+        let beside = Beside { newest: Some(newest), acknowledged: Some(&acknowledged), notes: notes.clone() };
+        segment.note(beside)?;
+        locked(&self.inner.shelf).put(segment);
+        self.inner.write().notes.retain(|note| !notes.contains(note));
+        self.blocks_since_newest = 0;
         Ok(())
     }
 
     /// What is written beside a block. Newest readings that a later loss takes away stay known: they were true.
-    fn beside(&self, upto: u64) -> (Newest, BTreeMap<String, u64>, Vec<Sample>) {
+    fn beside(&self, upto: u64) -> (Newest, BTreeMap<String, u64>, Vec<Note>) {
         let state = self.inner.read();
         let newest = Newest { upto, readings: state.newest.values().cloned().collect() };
-        (newest, state.acknowledged.clone(), state.samples.clone())
+        (newest, state.acknowledged.clone(), state.notes.clone())
     }
 
     /// The segment a block belongs in; a full one is finished first.
-    fn newest_segment(&self, first: u64) -> Result<Arc<Segment>, SealFault> {
+    fn newest_segment(&mut self, first: u64) -> Result<Arc<Segment>, SealFault> {
         let newest = locked(&self.inner.shelf).newest();
         if let Some(segment) = newest.map(|newest| self.inner.segment(newest)).transpose()?.flatten() {
-            if segment.size() < self.segment_size() {
+            if segment.size() < self.inner.segment_size() {
                 return Ok(segment);
             }
             self.finish(&segment, first - 1)?;
         }
         let folder = Shelf::folder(locked(&self.inner.shelf).root(), first);
         let segment = Segment::create(&folder, first, &self.inner.identity)?;
+        // Its first block brings the newest readings along: after a fall only this segment is asked for them.
+        self.blocks_since_newest = 0;
         Ok(locked(&self.inner.shelf).put(segment))
-    }
-
-    fn segment_size(&self) -> u64 {
-        (self.inner.size_limit / 8).clamp(SMALLEST_SEGMENT, SEGMENT)
     }
 
     /// Sums a full segment up and notes what it covers, so that it need not be opened to know.
@@ -602,13 +725,22 @@ impl Writer {
         if self.count > 0 {
             warn!(readings = self.count, "Readings not stored before the end");
         }
+        self.inner.room.stopping.store(true, Ordering::Relaxed);
+        if let Some(Err(error)) = self.tidier.take().map(ended) {
+            warn!(why = chain(&error), "No room made in the store");
+        }
         let Some(newest) = locked(&self.inner.shelf).newest() else { return };
         let Ok(Some(segment)) = self.inner.segment(newest) else { return };
-        let (_, acknowledged, samples) = self.beside(self.next - 1);
-        if let Err(fault) = segment.note(Beside { newest: None, acknowledged: Some(&acknowledged), samples }) {
+        let (_, acknowledged, notes) = self.beside(self.next - 1);
+        if let Err(fault) = segment.note(Beside { newest: None, acknowledged: Some(&acknowledged), notes }) {
             warn!(why = chain(&fault), "Last notes not written");
         }
     }
+}
+
+/// How the thread that makes room has ended; waits for its end.
+fn ended(tidier: JoinHandle<Result<(), StoreError>>) -> Result<(), StoreError> {
+    tidier.join().unwrap_or_else(|_| Err(StoreError { doing: "make room: it panicked".to_owned(), source: None }))
 }
 
 fn make_room_in_memory(slots: &mut VecDeque<Slot>, next: u64, count: usize) {

@@ -9,7 +9,12 @@ pub mod panel;
 pub mod peers;
 pub mod watch;
 
-use std::{net::SocketAddr, ops::Range, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    ops::Range,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use jiff::tz::TimeZone;
 use toml::de::DeTable;
@@ -68,12 +73,28 @@ pub struct Store {
 }
 
 /// Who vouches for the system's wall clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Trust {
-    /// The time service of the system, once it has synchronised.
+    /// The time service of the system, or the battery-backed clock it was set from.
+    #[default]
     System,
-    /// Nobody asks: a machine known to be on time.
+    /// Whoever started the gateway.
     Always,
+    /// Whoever leaves this file, and touches it each time the clock was compared with a better one.
+    File(PathBuf),
+}
+
+impl std::str::FromStr for Trust {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "system" => Ok(Self::System),
+            "always" => Ok(Self::Always),
+            path if Path::new(path).is_absolute() => Ok(Self::File(path.into())),
+            other => Err(format!("{other:?} is neither \"system\" nor \"always\" nor the full path of a file")),
+        }
+    }
 }
 
 const TOP: &[Field] = &[
@@ -139,10 +160,11 @@ pub const STORE: &[Field] = &[DIRECTORY, SIZE_LIMIT, COMMIT_WITHIN];
 
 const TRUST: Field = Field {
     name: "trust",
-    expects: "\"system\" or \"always\"",
+    expects: "\"system\", \"always\" or a file's full path",
     presence: Presence::Default("\"system\""),
-    doc: "\"system\": the wall clock is believed once systemd-timesyncd says that it is synchronised. \
-          \"always\": it is believed at once; only for a machine known to be on time.",
+    doc: "\"system\": the wall clock is believed once systemd-timesyncd or chrony says that it is synchronised, or when \
+          it was set from a battery-backed clock. A file's path: while that file is there, touched each time the clock \
+          was set right. \"always\": it is believed at once; only for a machine known to be on time.",
 };
 
 /// The keys of `[clock]`.
@@ -256,7 +278,7 @@ fn read_store(block: &Block<'_>) -> Store {
 
 fn read_trust(block: &Block<'_>) -> Trust {
     block.only(&[CLOCK]);
-    block.choice(&TRUST, &[("system", Trust::System), ("always", Trust::Always)]).unwrap_or(Trust::System)
+    block.parse(&TRUST).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The `[peers]` block: who may pull readings, with which certificate, and what.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use super::{Block, ByteSize, Field, Presence};
 use crate::reading::Sharing;
@@ -50,6 +50,13 @@ pub const FIELDS: &[Field] = &[
         doc: "A central server that has not pulled for so long is shown as absent.",
     },
     Field {
+        name: "monthly_budget",
+        expects: "a size between \"10 MB\" and \"1000 GB\"",
+        presence: Presence::Optional,
+        doc: "What the central servers may take and send in a calendar month. Beyond it readings wait in the gateway until \
+              the month ends; alarms still leave. Without it the month is counted and shown, not limited.",
+    },
+    Field {
         name: "peer",
         expects: "blocks, written [[peers.peer]]",
         presence: Presence::Optional,
@@ -75,9 +82,20 @@ pub const PEER_FIELDS: &[Field] = &[
         name: "consent",
         expects: "a text",
         presence: Presence::Optional,
-        doc: "Who consented to what, and where the paper is. Without it no personal point leaves the gateway.",
+        doc: "Who consented to what, and where the paper is. Without it no personal point leaves the gateway. \
+              A withdrawal recorded on the panel ends it.",
+    },
+    Field {
+        name: "label",
+        expects: "a text",
+        presence: Presence::Optional,
+        doc: "What people call it, on the panel: \"Carcassonne Agglo\". Its `name` without it.",
     },
 ];
+
+/// What the configuration takes of each size.
+const PAGES: RangeInclusive<u64> = 16 << 10..=16 << 20;
+const BUDGETS: RangeInclusive<u64> = 10_000_000..=1_000_000_000_000;
 
 const CLASSES: &[(&str, Sharing)] =
     &[("public", Sharing::Public), ("internal", Sharing::Internal), ("personal", Sharing::Personal)];
@@ -97,6 +115,8 @@ pub struct PeersSettings {
     pub page_bytes: usize,
     /// A peer that has not pulled for so long is absent.
     pub absent_after: Duration,
+    /// What may go over the link in a calendar month, both ways, in bytes.
+    pub monthly_budget: Option<u64>,
     /// Who may pull. Names are unique.
     pub peers: Vec<PeerSettings>,
 }
@@ -110,13 +130,24 @@ pub struct PeerSettings {
     pub sharing: BTreeSet<Sharing>,
     /// The recorded consent.
     pub consent: Option<String>,
+    /// What people call it.
+    pub label: Option<String>,
+}
+
+impl PeerSettings {
+    /// What people call it; its name without a label.
+    pub fn called(&self) -> &str {
+        self.label.as_deref().unwrap_or(&self.name)
+    }
 }
 
 impl PeersSettings {
     /// Reads the block; `None` when a fault leaves nothing to start with. A faulty peer is left out, the others serve.
     pub fn read(block: &Block<'_>) -> Option<Self> {
         block.only(&[FIELDS]);
-        let [listen, certificate, key, authority, revoked, page_bytes, absent_after, _] = FIELDS else { return None };
+        let [listen, certificate, key, authority, revoked, page_bytes, absent_after, budget, _] = FIELDS else {
+            return None;
+        };
         let peers = read_peers(block);
         let identity = match (block.get(certificate), block.get(key)) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
@@ -125,7 +156,11 @@ impl PeersSettings {
             (None, Some(_)) => return lone(block, "key", "certificate"),
         };
         let (listen, authority) = (block.get(listen), block.get(authority));
-        let (revoked, page_bytes) = (block.get(revoked), read_page_bytes(block, page_bytes));
+        let (revoked, page_bytes) = (block.get(revoked), size_within(block, page_bytes, PAGES));
+        let monthly_budget = size_within(block, budget, BUDGETS);
+        if block.has(budget.name) && monthly_budget.is_none() {
+            return None;
+        }
         let absent_after =
             block.duration_within(absent_after, Duration::from_secs(60), Duration::from_secs(90 * 86_400));
         Some(Self {
@@ -133,8 +168,9 @@ impl PeersSettings {
             identity,
             authority: authority?,
             revoked,
-            page_bytes: page_bytes?,
+            page_bytes: usize::try_from(page_bytes?).ok()?,
             absent_after: absent_after?,
+            monthly_budget,
             peers,
         })
     }
@@ -145,14 +181,13 @@ fn lone(block: &Block<'_>, there: &str, missing: &str) -> Option<PeersSettings> 
     None
 }
 
-fn read_page_bytes(block: &Block<'_>, field: &Field) -> Option<usize> {
-    const BOUNDS: std::ops::RangeInclusive<u64> = 16 << 10..=16 << 20;
+fn size_within(block: &Block<'_>, field: &Field, bounds: RangeInclusive<u64>) -> Option<u64> {
     let ByteSize(bytes) = block.get(field)?;
-    if !BOUNDS.contains(&bytes) {
+    if !bounds.contains(&bytes) {
         block.fault(field.name, format!("`{}` is {bytes} bytes, {} was expected", field.name, field.expects));
         return None;
     }
-    usize::try_from(bytes).ok()
+    Some(bytes)
 }
 
 fn read_peers(block: &Block<'_>) -> Vec<PeerSettings> {
@@ -170,9 +205,11 @@ fn read_peers(block: &Block<'_>) -> Vec<PeerSettings> {
 
 fn read_peer(block: &Block<'_>) -> Option<PeerSettings> {
     block.only(&[PEER_FIELDS]);
-    let [name, sharing, consent] = PEER_FIELDS else { return None };
+    let [name, sharing, consent, label] = PEER_FIELDS else { return None };
     let name = block.get::<String>(name).and_then(|name| checked_name(block, name));
-    let consent: Option<String> = block.get(consent).filter(|text: &String| !text.trim().is_empty());
+    let said = |text: &String| !text.trim().is_empty();
+    let consent: Option<String> = block.get(consent).filter(said);
+    let label: Option<String> = block.get(label).filter(said);
     let sharing = block.get::<Vec<String>>(sharing).and_then(|words| checked_sharing(block, &words));
     let sharing = sharing?;
     if sharing.contains(&Sharing::Personal) && consent.is_none() {
@@ -182,7 +219,7 @@ fn read_peer(block: &Block<'_>) -> Option<PeerSettings> {
         );
         return None;
     }
-    Some(PeerSettings { name: name?, sharing, consent })
+    Some(PeerSettings { name: name?, sharing, consent, label })
 }
 
 /// X.520 bounds a common name to 64 characters.
@@ -234,7 +271,7 @@ mod tests {
         let settings = settings.expect("read");
         assert_eq!(settings.listen, "0.0.0.0:8444".parse().expect("address"));
         assert_eq!((settings.page_bytes, settings.absent_after), (1 << 20, Duration::from_secs(86_400)));
-        assert_eq!(settings.identity, None);
+        assert_eq!((settings.identity, settings.monthly_budget), (None, None));
         assert_eq!(settings.peers[0].sharing, BTreeSet::from([Sharing::Public, Sharing::Internal]));
     }
 
@@ -264,9 +301,26 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_is_a_size_and_one_that_would_stop_everything_at_once_is_a_fault() {
+        let (faults, settings) = read("[peers]\nauthority = \"ca.pem\"\nmonthly_budget = \"500 MB\"\n");
+        assert_eq!((faults.len(), settings.expect("read").monthly_budget), (0, Some(500_000_000)));
+        let (faults, settings) = read("[peers]\nauthority = \"ca.pem\"\nmonthly_budget = \"500 kB\"\n");
+        assert!(faults[0].starts_with("3: `monthly_budget` is 500000 bytes"), "{faults:?}");
+        assert_eq!((faults.len(), settings), (1, None));
+    }
+
+    #[test]
     fn a_certificate_without_its_key_is_a_fault() {
         let (faults, _) = read("[peers]\nauthority = \"ca.pem\"\ncertificate = \"c.pem\"\n");
         assert_eq!(faults, ["3: `certificate` is given without `key`: both or neither"]);
+    }
+
+    #[test]
+    fn a_peer_is_called_by_its_label_and_by_its_name_without_one() {
+        let block = "[peers]\nauthority = \"a\"\n[[peers.peer]]\nname = \"agglo.example\"\nsharing = [\"public\"]\n";
+        let called = |label: &str| read(&format!("{block}{label}")).1.expect("read").peers[0].called().to_owned();
+        assert_eq!(called("label = \"Carcassonne Agglo\"\n"), "Carcassonne Agglo");
+        assert_eq!((called("label = \" \"\n"), called("")), ("agglo.example".to_owned(), "agglo.example".to_owned()));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(super) async fn pull(door: SocketAddr, place: PathBuf, stop: CancellationTok
         cursor_file: place.join("central.cursor"),
         output: Some(place.join("central.jsonl")),
         format: Format::Rows,
+        newest_first: None,
         once: false,
         wait: Duration::from_secs(5),
         limit: 5_000,

@@ -18,7 +18,7 @@ use tracing::info;
 use crate::{
     clock::{Clock, Stamp},
     panel::{Demonstration, OutageReport},
-    store::Archive,
+    store::{Archive, Cause},
 };
 
 /// The central server's name in `config/demo.toml`.
@@ -113,12 +113,12 @@ impl Link {
         Marks { produced: archive.figures().last_seq, pulled }
     }
 
-    /// Readings between two numbers that will never come.
+    /// Readings between two numbers that will never come; what somebody wished to be erased is not lost.
     fn lost(&self, after: u64, upto: u64) -> u64 {
         let Some((archive, _)) = self.gateway.get() else { return 0 };
         let within =
             |gap: &crate::store::Gap| gap.last.min(upto).saturating_sub(gap.first.saturating_sub(1).max(after));
-        archive.gaps().iter().map(within).sum()
+        archive.gaps().iter().filter(|gap| gap.cause != Cause::Erased).map(within).sum()
     }
 }
 

@@ -184,7 +184,7 @@ pub(super) async fn leak(pins: Arc<Simulated>, pin: u8) {
     }
 }
 
-/// A CO2 probe as Zigbee2MQTT publishes it, with an account of its own.
+/// A CO2 probe and a thermometer as Zigbee2MQTT publishes them, with an account of its own.
 pub(super) struct Co2Probe {
     password: String,
 }
@@ -214,6 +214,10 @@ impl Co2Probe {
                 filling = if filling { ppm < 1_400.0 } else { ppm < 560.0 };
                 let payload = format!(r#"{{"co2":{ppm:.0},"temperature":20.6,"humidity":46.2,"linkquality":120}}"#);
                 let _ = client.publish("zigbee2mqtt/salle", QoS::AtLeastOnce, false, payload).await;
+                // The caretaker's flat upstairs has a sensor of its own, on the same coordinator.
+                let warmth = 19.4 + (ppm - 560.0) / 1_000.0;
+                let payload = format!(r#"{{"temperature":{warmth:.1},"humidity":51.3,"linkquality":84}}"#);
+                let _ = client.publish("zigbee2mqtt/logement", QoS::AtLeastOnce, false, payload).await;
                 tokio::time::sleep(Duration::from_secs(5)).await;
             }
         };

@@ -36,7 +36,7 @@ const ACCOUNTS: usize = 100;
 pub(crate) enum Role {
     /// Everything.
     Mayor,
-    /// Announces and acknowledges.
+    /// Announces, acknowledges, keeps the record of consents.
     Secretary,
     /// Sets up, tests, and manages accounts other than mayors'.
     Technician,
@@ -55,6 +55,12 @@ pub(crate) enum Act {
     Acknowledge,
     /// Add, change and remove accounts.
     ManageAccounts,
+    /// Record who agreed to what, and who no longer does; read their names.
+    Consent,
+    /// Erase readings for good.
+    Erase,
+    /// See what tells something about a person.
+    SeePersonal,
 }
 
 impl Role {
@@ -83,6 +89,9 @@ impl Role {
             Act::Alert => matches!(self, Self::Mayor | Self::Secretary),
             Act::Acknowledge => self != Self::Viewer,
             Act::ManageAccounts => matches!(self, Self::Mayor | Self::Technician),
+            Act::Consent => matches!(self, Self::Mayor | Self::Secretary),
+            Act::Erase => self == Self::Mayor,
+            Act::SeePersonal => self != Self::Viewer,
         }
     }
 

@@ -216,6 +216,12 @@ pub(crate) fn moment(stamp: Stamp, clock: &Clock, zone: &TimeZone, words: &Words
     words.say_with("moment", &[("date", date(at.date(), words).into()), ("hour", hour(&at, words).into())])
 }
 
+/// The civil date and time of a stamp, when the time was known.
+pub(crate) fn civil(stamp: Stamp, clock: &Clock, zone: &TimeZone) -> Option<Zoned> {
+    let wall = clock.resolve(stamp).filter(|wall| wall.source.is_trusted())?;
+    Some(zoned(wall.unix_ms, zone))
+}
+
 /// For `<time datetime>`: RFC 3339, nothing when the time was not known.
 pub(crate) fn machine_time(stamp: Stamp, clock: &Clock) -> String {
     let known = clock.resolve(stamp).filter(|wall| wall.source.is_trusted());

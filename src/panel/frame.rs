@@ -105,7 +105,7 @@ fn places(visit: &Visit, here: &str) -> Vec<Place> {
     if ground.demonstration.is_some() {
         places.push(place("/demonstration", "link", "place-demonstration", 0));
     }
-    places.push(place("/access", "share", "place-access", 0));
+    places.push(place("/data", "share", "place-data", 0));
     if visit.may(Act::ManageAccounts) {
         places.push(place("/accounts", "people", "place-accounts", 0));
     }

@@ -207,6 +207,37 @@ mod tests {
         assert_eq!((lengths.len(), lengths[24], lengths[25]), (31, 25, 24));
     }
 
+    /// Buckets as the archive makes them, from the first cut on.
+    fn archived(window: &Window, per_hour: i64) -> Vec<Bucket> {
+        let step = HOUR_MS / per_hour;
+        let starts = (window.start_ms()..window.end_ms()).step_by(usize::try_from(step).expect("a step"));
+        starts.zip(1u32..).map(|(start, n)| bucket(start, f64::from(n) - 1.0, f64::from(n))).collect()
+    }
+
+    #[test]
+    fn each_hour_of_the_nights_the_clocks_change_is_shown_once_and_none_is_lost() {
+        for (on, hours) in [(date(2026, 3, 29), 23), (date(2026, 10, 25), 25)] {
+            let day = Window::around(Span::Day, on, Kind::Counter, &paris());
+            let shown = slots(&day, &archived(&day, 1));
+            assert_eq!(shown.len(), hours);
+            assert!(shown.iter().all(|slot| slot.measured.is_some_and(|m| (m.amount - 1.0).abs() < 1e-9)), "{on}");
+            assert!(shown.windows(2).all(|pair| pair[0].end_ms == pair[1].start_ms));
+
+            let gauge = Window::around(Span::Day, on, Kind::Gauge, &paris());
+            let quarters = slots(&gauge, &archived(&gauge, 4));
+            assert_eq!(quarters.iter().filter(|slot| slot.measured.is_some()).count(), 4 * hours);
+
+            for (span, days) in [(Span::Week, 7), (Span::Month, 31)] {
+                let window = Window::around(span, on, Kind::Counter, &paris());
+                let sums = slots(&window, &archived(&window, 1));
+                let of_day = sums.iter().find(|slot| slot.start_ms == day.start_ms()).and_then(|slot| slot.measured);
+                assert_eq!(of_day.map(|m| m.amount), Some(hours as f64), "{on} in its {span:?}");
+                let total: f64 = sums.iter().filter_map(|slot| slot.measured).map(|m| m.amount).sum();
+                assert_eq!((sums.len(), total), (days, (24 * days + hours - 24) as f64), "{on}'s {span:?}");
+            }
+        }
+    }
+
     #[test]
     fn a_week_begins_on_monday_and_a_month_on_the_first() {
         let saturday = date(2026, 11, 21);

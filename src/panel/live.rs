@@ -19,11 +19,12 @@ use warp::{Reply, sse::Event};
 
 use super::{
     Ground,
+    accounts::Act,
     answer::{Answer, Problem},
     pages::home,
     visit::Visit,
 };
-use crate::reading::{PointId, Reading};
+use crate::reading::{PointId, Reading, Sharing};
 
 /// News are gathered for so long, so that a busy meter does not tire a phone.
 const PACE: Duration = Duration::from_secs(1);
@@ -59,6 +60,8 @@ fn events(visit: &Visit, permit: OwnedSemaphorePermit) -> impl Stream<Item = Res
         _permit: permit,
         words: visit.words.clone(),
         readings: ground.live.watch(),
+        forgotten: ground.live.watch_forgotten(),
+        sees_personal: visit.may(Act::SeePersonal),
         conditions: ground.board.changes(),
         announcements: ground.announcer.as_ref().map(|announcer| announcer.changes()),
         fresh: BTreeMap::new(),
@@ -80,6 +83,8 @@ struct Watcher {
     ground: Arc<Ground>,
     words: super::language::Words,
     readings: broadcast::Receiver<Arc<[Reading]>>,
+    forgotten: broadcast::Receiver<PointId>,
+    sees_personal: bool,
     conditions: watch::Receiver<u64>,
     announcements: Option<watch::Receiver<u64>>,
     fresh: BTreeMap<PointId, Reading>,
@@ -103,6 +108,7 @@ impl Watcher {
                 () = tokio::time::sleep_until(self.until) => return None,
                 _ = self.pace.tick() => self.gather(),
                 readings = self.readings.recv() => self.take(readings),
+                point = self.forgotten.recv() => self.forget(point.ok()),
                 Ok(()) = self.conditions.changed() => self.note("conditions"),
                 Ok(()) = changed(&mut self.announcements) => self.note("announcements"),
             }
@@ -119,6 +125,16 @@ impl Watcher {
             }
             Err(broadcast::error::RecvError::Closed) => self.stop = cancelled(),
         }
+    }
+
+    /// What shows a point that is being erased is asked for again.
+    fn forget(&mut self, point: Option<PointId>) {
+        match point {
+            Some(point) => drop(self.fresh.remove(&point)),
+            None => self.fresh.clear(),
+        }
+        self.note("values");
+        self.note("point");
     }
 
     fn note(&mut self, what: &'static str) {
@@ -139,6 +155,9 @@ impl Watcher {
 
     fn news(&self, reading: &Reading) -> Option<News> {
         let point = self.ground.live.point(&reading.point)?;
+        if point.sharing == Sharing::Personal && !self.sees_personal {
+            return None;
+        }
         let shown = home::shown(point, Some(reading), &self.ground.clock, &self.words);
         Some(News {
             point: point.id.to_string(),

@@ -7,14 +7,17 @@ mod accounts;
 mod answer;
 mod assets;
 mod chart;
+mod erasing;
 mod format;
 mod frame;
 mod history;
 mod icons;
+mod kept;
 mod language;
 mod live;
 mod order;
 mod pages;
+mod partners;
 mod patience;
 mod previews;
 mod routes;
@@ -40,12 +43,14 @@ use crate::{
     announcement::Announcer,
     clock::{Clock, Stamp},
     condition::Board,
-    config::panel::PanelSettings,
+    config::{panel::PanelSettings, peers::PeerSettings},
+    consent::Consents,
     live::Live,
     reading::PointId,
     serve,
     store::{Archive, Keep, StoreError},
     supervisor::{Stage, Supervisor},
+    traffic::{Counters, Traffic},
 };
 
 /// What the panel stands on.
@@ -68,8 +73,12 @@ pub struct Ground {
     pub ports: BTreeMap<String, Vec<PointId>>,
     /// The past.
     pub archive: Arc<dyn Archive>,
-    /// Accounts, sessions, and the access register.
+    /// Accounts, sessions, the access register, the journal of what was erased.
     pub keep: Arc<dyn Keep>,
+    /// Who agreed to what of personal points.
+    pub consents: Consents,
+    /// The central servers that may pull.
+    pub peers: Vec<PeerSettings>,
     /// The loudspeakers, where there are any.
     pub announcer: Option<Arc<dyn Announcer>>,
     /// How the units are.
@@ -80,6 +89,8 @@ pub struct Ground {
     pub demonstration: Option<Arc<dyn Demonstration>>,
     /// Ends the live streams.
     pub stop: CancellationToken,
+    /// What the link to the central servers has used of the month, where there are any.
+    pub traffic: Option<Arc<Traffic>>,
 }
 
 impl fmt::Debug for Ground {
@@ -129,6 +140,7 @@ pub(crate) struct Site {
     pub(crate) hasher: accounts::Hasher,
     pub(crate) patience: patience::Patience,
     pub(crate) previews: previews::Previews,
+    pub(crate) eraser: Arc<erasing::Eraser>,
     /// One permit for each live stream.
     pub(crate) streams: Arc<Semaphore>,
     /// Held while accounts change, so that two people cannot both be first, or both remove the last mayor.
@@ -146,6 +158,7 @@ impl Site {
             hasher: accounts::Hasher::new(),
             patience: patience::Patience::new(ground.clock.clone()),
             previews: previews::Previews::new(ground.clock.clone()),
+            eraser: Arc::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
             books: Arc::default(),
             ground,
@@ -173,6 +186,15 @@ impl Site {
             work(keep)
         })
         .await
+    }
+
+    /// Reads what the panel stands on, off the threads that answer.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Ground) -> T + Send + 'static,
+    ) -> Result<T, answer::Problem> {
+        let ground = Arc::clone(&self.ground);
+        tokio::task::spawn_blocking(move || work(&ground)).await.map_err(|_| answer::Problem::Fell)
     }
 
     /// Changes one account. `None` when it is gone.
@@ -209,7 +231,10 @@ pub fn start(
         // Each rise has its own handle on the one listening socket, so that no port is lost between falls.
         let listener = listener.try_clone();
         let (tls, service) = (Arc::clone(&tls), service.clone());
-        async move { Ok(serve::serve(listener?, tls, service, serve::Limits::panel(), stop).await?) }
+        async move {
+            Ok(serve::serve(listener?, tls, service, serve::Limits::panel(), Arc::new(Counters::default()), stop)
+                .await?)
+        }
     });
     Ok(())
 }

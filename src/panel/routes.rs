@@ -17,8 +17,8 @@ use super::{
     answer::{Answer, Problem},
     assets, live,
     pages::{
-        about, access, account, accounts, announcements, claim, conditions, demonstration, home, password, point,
-        sign_in, sign_out,
+        about, access, account, accounts, announcements, claim, conditions, consents, data, demonstration, erase, home,
+        password, point, sign_in, sign_out,
     },
     sessions::Token,
     visit::{Form, Visit, browser_language},
@@ -40,10 +40,13 @@ enum Door {
 /// The whole site: a filter that answers every request, an unknown address included.
 pub fn routes(ground: Arc<Ground>) -> BoxedFilter<(Response,)> {
     let site = Arc::new(Site::new(ground));
-    let exact: [(&'static str, Door, Page); 13] = [
+    let exact: [(&'static str, Door, Page); 16] = [
         ("announcements", Door::SignedIn, |visit| announcements::show(visit).boxed()),
         ("conditions", Door::SignedIn, |visit| conditions::show(visit).boxed()),
         ("demonstration", Door::SignedIn, |visit| demonstration::show(visit).boxed()),
+        ("data", Door::SignedIn, |visit| data::show(visit).boxed()),
+        ("consents", Door::SignedIn, |visit| consents::show(visit).boxed()),
+        ("erase", Door::SignedIn, |visit| erase::show(visit).boxed()),
         ("access", Door::SignedIn, |visit| access::show(visit).boxed()),
         ("accounts", Door::SignedIn, |visit| accounts::show(visit).boxed()),
         ("account", Door::SignedIn, |visit| account::show(visit).boxed()),

@@ -13,6 +13,7 @@ use super::{
     language::{Language, Words},
     sessions::{self, Token},
 };
+use crate::reading::{Point, Sharing};
 
 /// The largest form: 2 000 characters of announcement, four bytes each, percent-encoded in part.
 pub(crate) const FORM_LIMIT: usize = 16 * 1024;
@@ -122,6 +123,11 @@ impl Visit {
     /// Refuses a visitor who may not do it.
     pub(crate) fn must(&self, act: Act) -> Result<(), Problem> {
         if self.may(act) { Ok(()) } else { Err(Problem::Forbidden) }
+    }
+
+    /// Whether the visitor may see what a point measures.
+    pub(crate) fn may_see(&self, point: &Point) -> bool {
+        point.sharing != Sharing::Personal || self.may(Act::SeePersonal)
     }
 
     /// The name of who is signed in.

@@ -1,7 +1,9 @@
 //! Answers as they leave: packed as the client accepts, tagged where they may be asked for again unchanged.
 
+use bytes::Bytes;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::DropGuard;
 use warp::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     reply::Response,
@@ -17,17 +19,33 @@ pub(super) struct Sheet {
     pub(super) media: &'static str,
     /// Values of the header Link.
     pub(super) links: Vec<String>,
+    /// There is no more for now.
+    pub(super) complete: bool,
 }
 
 impl Sheet {
-    pub(super) fn into_response(self) -> Response {
-        let mut response = packed(Response::new(self.body.into()), self.encoding, self.media, "no-store");
+    /// `sent` fires once the page has been sent, or will not be any more.
+    pub(super) fn into_response(self, sent: DropGuard) -> Response {
+        let body = Bytes::from_owner(Held { body: self.body, _sent: sent });
+        let mut response = packed(Response::new(body.into()), self.encoding, self.media, "no-store");
         for link in self.links {
             if let Ok(link) = HeaderValue::try_from(link) {
                 response.headers_mut().append(header::LINK, link);
             }
         }
         response
+    }
+}
+
+/// A body that tells when nobody holds it any more.
+struct Held {
+    body: Vec<u8>,
+    _sent: DropGuard,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
     }
 }
 
@@ -66,17 +84,15 @@ impl Document {
         Self { body, tag: tag(content) }
     }
 
-    pub(super) fn into_response(mut self, asked: &HeaderMap, encoding: Encoding) -> Response {
+    pub(super) fn into_response(mut self, asked: &HeaderMap, encoding: Encoding) -> Result<Response, Refusal> {
         let response = if known(asked, &self.tag) {
             not_modified()
         } else {
             self.body.push(b'\n');
-            match encoding.apply(self.body) {
-                Ok((encoding, body)) => packed(Response::new(body.into()), encoding, "application/json", "no-cache"),
-                Err(_) => return Refusal::unavailable().into_response(),
-            }
+            let (encoding, body) = encoding.apply(self.body).map_err(|_| Refusal::unavailable())?;
+            packed(Response::new(body.into()), encoding, "application/json", "no-cache")
         };
-        tagged(response, &self.tag)
+        Ok(tagged(response, &self.tag))
     }
 }
 

@@ -1,7 +1,8 @@
 //! A day's readings as CSV (RFC 4180), and the Frictionless Table Schema of its columns.
 //!
 //! What was lost is a line among the others, of quality `lost`, with how many in `lost` and no value: a sum or a mean of
-//! the values is right without knowing of it, and who looks for holes need not look elsewhere.
+//! the values is right without knowing of it, and who looks for holes need not look elsewhere. Lines are in order of the
+//! last number they tell of: where readings of some points only were taken out, the others stand before the gap's line.
 
 use std::{borrow::Cow, fmt::Write};
 
@@ -49,9 +50,15 @@ const COLUMNS: &[Column] = &[
     ("why", "string", || json!({}), "Why it is less than good, or why readings were lost."),
     ("lost", "integer", || json!({"minimum": 1}), "How many readings were lost; empty for a reading."),
     (
+        "last_lost",
+        "integer",
+        || json!({"minimum": 1}),
+        "The number of the last of them. The other numbers from `seq` to it are lines of their own.",
+    ),
+    (
         "clock",
         "string",
-        || json!({"required": true, "enum": ["unknown", "rtc", "browser", "gps", "ntp"]}),
+        || json!({"required": true, "enum": ["unknown", "estimated", "rtc", "browser", "gps", "ntp"]}),
         "Who vouches for the time.",
     ),
     ("error_ms", "integer", || json!({"minimum": 0}), "Milliseconds the time may be off; empty when nobody knows."),
@@ -93,7 +100,7 @@ impl Lines<'_> {
         let (time, local) = self.times(wall.map(|wall| wall.unix_ms));
         let unit = self.teller.unit(&reading.point).map(quoted).unwrap_or_default();
         let (point, word, why) = (&reading.point, reading.quality.word(), word_of(reading.quality.why()));
-        let _ = write!(into, "{},{point},{time},{local},{},{unit},{word},{why},,", stored.seq, Text(reading.value));
+        let _ = write!(into, "{},{point},{time},{local},{},{unit},{word},{why},,,", stored.seq, Text(reading.value));
         let source = word_of(Some(wall.map_or(Source::Unknown, |wall| wall.source)));
         let _ = write!(into, "{source},{}\r\n", Text(error_ms(wall)));
     }
@@ -103,7 +110,7 @@ impl Lines<'_> {
         let (time, local) = self.times(wall.map(|wall| wall.unix_ms));
         let source = word_of(Some(wall.map_or(Source::Unknown, |wall| wall.source)));
         let cause = word_of(Some(gap.cause));
-        let _ = write!(into, "{},,{time},{local},,,lost,{cause},{},", gap.first, gap.count);
+        let _ = write!(into, "{},,{time},{local},,,lost,{cause},{},{},", gap.first, gap.count, gap.last);
         let _ = write!(into, "{source},{}\r\n", Text(error_ms(wall)));
     }
 
@@ -154,6 +161,7 @@ mod tests {
             unix_ms: 1_792_888_200_000,
             error_ms: 50,
             source: Source::Ntp,
+            straight_ms: 0,
         };
         let clock = Clock::new(2, HeldTime::at(0, Source::Ntp), [sample]);
         let id = "water/hall/index".parse().expect("an id");
@@ -191,10 +199,10 @@ mod tests {
         ]);
         // The night the clocks go back: 02:30 comes twice.
         let expected = [
-            "seq,point,time,local_time,value,unit,quality,why,lost,clock,error_ms",
-            "7,water/hall/index,2026-10-25T00:30:00.000Z,2026-10-25T02:30:00+02:00,1204.5,\"{\"\"odd\"\",unit}\",good,,,ntp,50",
-            "8,gone/point,2026-10-25T01:30:00.000Z,2026-10-25T02:30:00+01:00,,,bad,no-answer,,ntp,410",
-            "9,,2026-10-25T02:30:00.000Z,2026-10-25T03:30:00+01:00,,,lost,size-limit,4,ntp,770",
+            "seq,point,time,local_time,value,unit,quality,why,lost,last_lost,clock,error_ms",
+            "7,water/hall/index,2026-10-25T00:30:00.000Z,2026-10-25T02:30:00+02:00,1204.5,\"{\"\"odd\"\",unit}\",good,,,,ntp,50",
+            "8,gone/point,2026-10-25T01:30:00.000Z,2026-10-25T02:30:00+01:00,,,bad,no-answer,,,ntp,410",
+            "9,,2026-10-25T02:30:00.000Z,2026-10-25T03:30:00+01:00,,,lost,size-limit,4,12,ntp,770",
             "",
         ];
         assert_eq!(text.split("\r\n").collect::<Vec<_>>(), expected);

@@ -1,6 +1,6 @@
 //! What a peer gets of the archive: its points only, page by page. Blocking; called off the async threads.
 
-use std::{collections::HashSet, ops::RangeInclusive};
+use std::{cmp::Reverse, collections::HashSet, ops::RangeInclusive};
 
 use super::{
     query::Range,
@@ -22,6 +22,8 @@ pub(crate) struct View<'a> {
     pub(crate) clock: &'a Clock,
     pub(crate) timeline: &'a Timeline,
     pub(crate) points: &'a HashSet<PointId>,
+    /// Nothing beyond this number is looked at.
+    pub(crate) upto: u64,
 }
 
 impl View<'_> {
@@ -43,6 +45,17 @@ impl View<'_> {
         Dated { archive: self.archive, clock: self.clock, timeline: self.timeline }
     }
 
+    /// The newest reading of each point numbered below `before`, the latest first.
+    pub(crate) fn newest(&self, before: u64, limit: usize) -> Page {
+        let mut newest = self.archive.latest();
+        newest.retain(|stored| stored.seq < before && self.points.contains(&stored.reading.point));
+        newest.sort_unstable_by_key(|stored| Reverse(stored.seq));
+        let complete = newest.len() <= limit;
+        newest.truncate(limit);
+        let next = newest.last().map_or(0, |stored| stored.seq);
+        Page { entries: newest.into_iter().map(Entry::Reading).collect(), next, complete }
+    }
+
     fn times(&self, from_ms: i64, to_ms: i64, resume: Option<u64>, limit: usize) -> Result<Page, StoreError> {
         let spans = self.dated().spans(from_ms, to_ms)?;
         self.within(&spans, &(from_ms..=to_ms), resume, limit)
@@ -60,14 +73,15 @@ impl View<'_> {
         let mut rest = spans.iter().filter(|span| span.to >= resume).peekable();
         let mut page = Page { entries: Vec::new(), next: resume.saturating_sub(1), complete: true };
         while let Some(span) = rest.next() {
-            let after = span.from.max(resume).saturating_sub(1);
-            page = self.look(after, span.to, limit, |entry| self.touches(entry, range))?;
+            let (after, to) = (span.from.max(resume).saturating_sub(1), span.to.min(self.upto));
+            page = self.look(after, to, limit, |entry| self.touches(entry, range))?;
             let ended = page.complete || (page.entries.is_empty() && page.next <= after);
-            page.complete = ended && rest.peek().is_none();
+            let (last, cut) = (rest.peek().is_none(), to < span.to);
+            page.complete = ended && last && !cut;
             if ended && !page.complete {
-                page.next = span.to;
+                page.next = page.next.max(to);
             }
-            if !ended || !page.entries.is_empty() {
+            if !ended || !page.entries.is_empty() || cut {
                 break;
             }
         }
@@ -93,6 +107,7 @@ impl View<'_> {
         limit: usize,
         wanted: impl Fn(&Entry) -> bool,
     ) -> Result<Page, StoreError> {
+        let upto = upto.min(self.upto);
         let mut page = Page { entries: Vec::new(), next: after, complete: false };
         for _ in 0..TRIES {
             page = self.archive.page(&PageRequest { after, upto, limit, points: Some(self.points) })?;

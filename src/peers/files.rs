@@ -1,6 +1,6 @@
 //! Answers that are files to other programs: metrics, and days as CSV.
 
-use std::{net::IpAddr, ops::RangeInclusive, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, ops::RangeInclusive, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -14,17 +14,21 @@ use warp::{Reply, http::header, reply::Response};
 
 use super::{
     answer::{known, not_modified, packed, tagged},
-    api::{Api, Peer, Request, TURN},
+    api::{Api, Request, TURN},
     csv::{self, Lines},
     encoding::Packer,
     exposition::Dialect,
     metrics::{self, Sight},
+    peer::Peer,
     refusal::Refusal,
-    register::{Given, Manner},
+    register::{Given, Manner, numbered},
     resource::CSV,
     timeline::Span,
 };
-use crate::{reading::Sharing, store::StoreError};
+use crate::{
+    reading::{PointId, Sharing},
+    store::StoreError,
+};
 
 /// Entries read from the card at once for a file.
 const AT_ONCE: usize = 2_000;
@@ -39,11 +43,10 @@ impl Api {
         let told = self.in_turn(&peer, move |api| {
             let settings = &asking.settings;
             let all_peers = settings.sharing.contains(&Sharing::Internal);
-            let sight = Sight { points: &asking.points, peer: &settings.name, all_peers };
+            let points = api.points_of(&asking);
+            let sight = Sight { points: &points, peer: &settings.name, all_peers };
             let told = metrics::tell(&api.ground, &sight, dialect);
-            let numbers = || told.readings.iter().map(|stored| stored.seq);
-            let readings = numbers().min().zip(numbers().max());
-            let readings = readings.map(|(first, last)| (first, last, told.readings.len() as u64));
+            let readings = numbered(told.readings.iter());
             api.register.record(&Given { peer: &settings.name, address, readings, manner: Manner::Newest });
             encoding.apply(told.text.into_bytes()).map_err(|error| StoreError::new("pack metrics", error))
         });
@@ -59,10 +62,12 @@ impl Api {
         day: Date,
         request: &Request,
     ) -> Result<Response, Refusal> {
+        self.within_budget()?;
         let place = timeout(TURN, Arc::clone(&peer.file).acquire_owned()).await.map_err(|_| Refusal::busy())?;
         let place = place.map_err(|_| Refusal::unavailable())?;
-        let asking = Arc::clone(&peer);
-        let found = self.in_turn(&peer, move |api| api.calendar(&asking).day(day)).await?;
+        let points = self.points_of(&peer);
+        let seen = Arc::clone(&points);
+        let found = self.in_turn(&peer, move |api| api.calendar(&seen).day(day)).await?;
         let found = found.ok_or_else(|| Refusal::no_day(day))?;
         let tag = found.tag.map(|tag| format!("W/\"{tag}\""));
         if let Some(tag) = tag.as_ref().filter(|tag| known(&request.headers, tag)) {
@@ -71,14 +76,8 @@ impl Api {
         let encoding = request.encoding();
         let packer = Packer::new(encoding).map_err(|_| Refusal::unavailable())?;
         let address = request.connection.address.ip();
-        let mut file = File {
-            api: Arc::clone(&self),
-            peer,
-            address,
-            left: Left { range: found.range, spans: found.spans, resume: 0 },
-            packer: Some(packer),
-            _place: place,
-        };
+        let left = Left { peer, address, points, range: found.range, spans: found.spans, resume: 0 };
+        let mut file = File { api: Arc::clone(&self), left, packer: Some(packer), _place: place };
         // A card that cannot be read is told as such while that is still possible.
         let first = file.next().await?;
         let cache = if tag.is_some() { "private, no-cache" } else { "no-store" };
@@ -90,9 +89,13 @@ impl Api {
     }
 }
 
-/// What is left of a day.
+/// What is left of a day, for whom.
 #[derive(Clone)]
 struct Left {
+    peer: Arc<Peer>,
+    address: IpAddr,
+    /// What the peer might see when it asked; all of the file is of these.
+    points: Arc<HashSet<PointId>>,
     range: RangeInclusive<i64>,
     spans: Arc<[Span]>,
     /// The number to go on with; 0 before the first.
@@ -102,8 +105,6 @@ struct Left {
 /// A day on its way out.
 struct File {
     api: Arc<Api>,
-    peer: Arc<Peer>,
-    address: IpAddr,
     left: Left,
     /// `None` once all is packed.
     packer: Option<Packer>,
@@ -118,23 +119,27 @@ struct Part {
 }
 
 impl Api {
-    /// Reads on, writes lines, enters them into the register, packs them.
-    fn part(&self, peer: &Peer, address: IpAddr, left: &Left, mut packer: Packer) -> Result<Part, StoreError> {
-        let page = self.view(peer).within(&left.spans, &left.range, Some(left.resume), AT_ONCE)?;
+    /// Reads on, writes lines, enters them into the register, packs them. A consent that is withdrawn ends the file: what
+    /// is left of it would not be what its beginning promised.
+    fn part(&self, left: &Left, mut packer: Packer) -> Result<Result<Part, Refusal>, StoreError> {
+        if self.points_of(&left.peer) != left.points {
+            return Ok(Err(Refusal::unavailable()));
+        }
+        let page = self.view(&left.points).within(&left.spans, &left.range, Some(left.resume), AT_ONCE)?;
         let mut text = if left.resume > 0 { String::new() } else { csv::header() };
         let lines = Lines { teller: self.teller(), zone: &self.ground.time_zone };
         for entry in &page.entries {
             lines.add(&mut text, entry);
         }
-        let readings = Given::readings_of(&page.entries);
-        self.register.record(&Given { peer: &peer.settings.name, address, readings, manner: Manner::Again });
+        let (address, readings) = (left.address, Given::readings_of(&page.entries));
+        self.register.record(&Given { peer: &left.peer.settings.name, address, readings, manner: Manner::Again });
         let wrong = |error| StoreError::new("pack a day", error);
         let mut ready = packer.pack(text.as_bytes()).map_err(wrong)?;
         if page.complete {
             ready.extend(packer.finish().map_err(wrong)?);
-            return Ok(Part { ready, rest: None });
+            return Ok(Ok(Part { ready, rest: None }));
         }
-        Ok(Part { ready, rest: Some((page.next.saturating_add(1), packer)) })
+        Ok(Ok(Part { ready, rest: Some((page.next.saturating_add(1), packer)) }))
     }
 }
 
@@ -142,8 +147,8 @@ impl File {
     /// The next part; `None` after the last one.
     async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
         while let Some(packer) = self.packer.take() {
-            let (peer, address, left) = (Arc::clone(&self.peer), self.address, self.left.clone());
-            let part = self.api.in_turn(&self.peer, move |api| api.part(&peer, address, &left, packer)).await?;
+            let left = self.left.clone();
+            let part = self.api.in_turn(&self.left.peer, move |api| api.part(&left, packer)).await??;
             if let Some((resume, packer)) = part.rest {
                 (self.left.resume, self.packer) = (resume, Some(packer));
             }
@@ -169,7 +174,7 @@ impl File {
                     part = self.next().await;
                 }
                 if part.is_err() {
-                    warn!(peer = self.peer.settings.name, "A day's file was cut short");
+                    warn!(peer = self.left.peer.settings.name, "A day's file was cut short");
                     let _ = send.send(Err(CutShort)).await;
                 }
             });

@@ -9,6 +9,7 @@ use crate::{
     clock::Source,
     condition::{Condition, Severity},
     supervisor::Health,
+    traffic::Used,
 };
 
 /// Units named at most; a hall has a dozen.
@@ -39,6 +40,21 @@ pub(crate) struct Digest {
     conditions: Conditions,
     /// Its parts.
     units: Units,
+    /// What the month has used of the link.
+    traffic: Month,
+}
+
+/// What the month has used of the link.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+struct Month {
+    /// Which, such as `2026-11`; `null` as long as the time was never known.
+    month: Option<String>,
+    /// Bytes, both ways.
+    bytes: u64,
+    /// Bytes it may carry; `null` without a budget.
+    budget: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -121,6 +137,7 @@ impl Digest {
             },
             conditions: Conditions::of(&ground.board.open()),
             units: Units::of(&ground.supervisor.health()),
+            traffic: Month::of(ground.traffic.used()),
         }
     }
 
@@ -130,7 +147,15 @@ impl Digest {
         value["uptimeS"] = 0.into();
         value["clock"]["now"] = 0.into();
         value["clock"]["errorMs"] = 0.into();
+        value["traffic"]["bytes"] = 0.into();
         serde_json::to_vec(&value)
+    }
+}
+
+impl Month {
+    fn of(used: Used) -> Self {
+        let month = used.month.map(|first| format!("{:04}-{:02}", first.year(), first.month()));
+        Self { month, bytes: used.bytes, budget: used.limit }
     }
 }
 

@@ -13,8 +13,8 @@ use super::{
 const PATH: &str = "/v1/observations";
 
 /// The same request with one parameter more, or another value of it.
-pub(super) fn next(asked: &HashMap<String, String>, name: &str, value: &str) -> String {
-    let mut pairs: BTreeMap<&str, &str> = asked.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+pub(super) fn next<'a>(asked: &'a HashMap<String, String>, name: &'a str, value: &'a str) -> String {
+    let mut pairs = sorted(asked);
     pairs.insert(name, value);
     format!("<{PATH}?{}>; rel=\"next\"", query(pairs))
 }
@@ -24,6 +24,17 @@ pub(super) fn rows(from: u64, to: u64) -> String {
     let (from, to) = (from.to_string(), to.to_string());
     let pairs = BTreeMap::from([(FROM.name, from.as_str()), (TO.name, &to), (FORMAT.name, Format::Rows.word())]);
     format!("<{PATH}?{}>; rel=\"alternate\"; type=\"{NDJSON}\"", query(pairs))
+}
+
+/// The same request, as rows.
+pub(super) fn as_rows(asked: &HashMap<String, String>) -> String {
+    let mut pairs = sorted(asked);
+    pairs.insert(FORMAT.name, Format::Rows.word());
+    format!("<{PATH}?{}>; rel=\"alternate\"; type=\"{NDJSON}\"", query(pairs))
+}
+
+fn sorted(asked: &HashMap<String, String>) -> BTreeMap<&str, &str> {
+    asked.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
 fn query(pairs: BTreeMap<&str, &str>) -> String {

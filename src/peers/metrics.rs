@@ -66,6 +66,7 @@ pub(crate) fn tell(ground: &Ground, sight: &Sight<'_>, dialect: Dialect) -> Told
     clock(&mut out, ground);
     conditions(&mut out, ground);
     peers(&mut out, ground, sight);
+    link(&mut out, ground);
     units(&mut out, ground);
     process(&mut out, ground);
     Told { readings, text: out.finish() }
@@ -183,6 +184,7 @@ fn clock(out: &mut Exposition, ground: &Ground) {
     out.family("clocher_clock_source", Kind::Gauge, None, "Who vouches for the wall clock: 1 for the one who does.");
     for (source, word) in [
         (Source::Unknown, "unknown"),
+        (Source::Estimated, "estimated"),
         (Source::Rtc, "rtc"),
         (Source::Browser, "browser"),
         (Source::Gps, "gps"),
@@ -221,6 +223,36 @@ fn peers(out: &mut Exposition, ground: &Ground, sight: &Sight<'_>) {
     );
     for (peer, seq) in ground.archive.acknowledged().iter().filter(|(peer, _)| sight.all_peers || *peer == sight.peer) {
         out.sample(&[("peer", peer)], count(last.saturating_sub(*seq)));
+    }
+}
+
+fn link(out: &mut Exposition, ground: &Ground) {
+    let (used, bytes) = (ground.traffic.used(), Some("bytes"));
+    let [received, sent] = ground.traffic.counters().both();
+    out.single(
+        "clocher_link_received_bytes",
+        Kind::Counter,
+        bytes,
+        "Bytes received from peers since the start, TLS included.",
+        count(received),
+    );
+    out.single(
+        "clocher_link_sent_bytes",
+        Kind::Counter,
+        bytes,
+        "Bytes sent to peers since the start, TLS included.",
+        count(sent),
+    );
+    out.single(
+        "clocher_link_month_bytes",
+        Kind::Gauge,
+        bytes,
+        "Bytes of this calendar month to and from peers.",
+        count(used.bytes),
+    );
+    out.family("clocher_link_budget_bytes", Kind::Gauge, bytes, "Bytes a month may have; absent without a budget.");
+    if let Some(limit) = used.limit {
+        out.sample(&[], count(limit));
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/v1/observations?after=&limit=&wait=&format=` | readings after a cursor: JSON lines, or SenML |
 //! | `/v1/observations?from=&to=&continue=` | a range once more, by number or RFC 3339 time; no cursor moves |
+//! | `/v1/observations?order=newest&before=` | the newest reading of each point, the latest first; no cursor moves |
 //! | `/v1/points` | the points this peer may see |
 //! | `/v1/gaps` | readings that will never come |
 //! | `/v1/health` | how the gateway is, in less than 2 kB |
@@ -21,13 +22,28 @@
 //!   point of one boot, where `seq`, `monoMs`, `unixMs` are differences (the first from zero), `result` too, of integers
 //!   to be divided by 10^`decimals` (a `null` stands aside), or plain values when `decimals` is `null`; `quality` is runs
 //!   of `[word, why, count]`;
-//! - `{"gap":{"first","last","count","cause","from","to"}}`;
+//! - `{"gap":{"first","last","count","cause","from","to"}}`; with a `count` below `last - first + 1` the other numbers
+//!   between them are readings told in other lines. Readings and counts of gaps add up to all numbers, for a peer that
+//!   sees all points;
 //! - the last: `{"next":"<cursor>","complete":bool,"remaining":n}`. A page without it was cut short and must be thrown
 //!   away whole. For a range it is `{"continue":n,"complete":bool}`.
 //!
 //! In every form, the header `Link` with `rel="next"` is the next request (RFC 8288). A SenML pack tells gaps, qualities
 //! and what could not be dated by records whose names hold a colon, and where the same readings are as rows by
 //! `rel="alternate"`.
+//!
+//! Newest first: after an outage a peer may ask `order=newest` before it goes on with its cursor, and knows how things
+//! are before the backlog has come. The cursor gives the same readings again under the same numbers, in their place. The
+//! last line is `{"before":n,"complete":bool}`: with `before=n` the rest is told, when it did not fit one page.
+//!
+//! A page that ends what there is (`complete`) carries `Retry-After` when the peer did not wait here (`wait`), and so
+//! does each refusal that will pass: each gateway has its own share of the time over which they are spread.
+//!
+//! # The month's budget
+//! Once the bytes of the month reach `monthly_budget`, what carries readings in number, `/v1/observations` in every form
+//! and the files of days, is answered 429 (`budget-spent`) until the next month; they wait in the store. What is small
+//! still leaves, `/v1/health` and `/metrics` among it, and what is an alarm: by `order=newest` the points that are
+//! contacts with an `alarm`, or that an open condition of severity alarm names.
 //!
 //! At least once: asking `after=X` says that everything up to X is safe with the peer. Numbers may be missing in between:
 //! they are of points this peer may not see. A point removed from the configuration is seen by nobody.
@@ -36,6 +52,7 @@ mod absence;
 mod accept;
 mod answer;
 mod api;
+mod comeback;
 mod csv;
 mod cursor;
 mod days;
@@ -46,8 +63,10 @@ mod files;
 mod health;
 mod link;
 mod metrics;
+mod observations;
 mod openapi;
 mod page;
+mod peer;
 pub mod pull;
 mod query;
 mod refusal;
@@ -56,7 +75,7 @@ mod resource;
 mod senml;
 mod timeline;
 
-use std::{fmt, net::TcpListener, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, net::TcpListener, sync::Arc, time::Duration};
 
 use jiff::tz::TimeZone;
 use rustls::ServerConfig;
@@ -70,19 +89,23 @@ use self::{
 };
 use crate::{
     clock::Clock,
-    condition::Board,
+    condition::{Board, Code},
     config::peers::PeersSettings,
+    consent::Consents,
     live::Live,
-    reading::Sharing,
+    reading::{PointId, Sharing},
     serve::{Limits, serve},
     store::{Archive, Keep},
     supervisor::{Fall, Stage, Supervisor},
+    traffic::Traffic,
 };
 
 pub use self::{openapi::DOCUMENT as OPENAPI, page::Format};
 
-/// How often absences are looked for.
-const ABSENCE_EVERY: Duration = Duration::from_secs(60);
+/// How often absences are looked for, and the month's count is.
+const WATCH_EVERY: Duration = Duration::from_secs(60);
+/// The subject of the budget's condition.
+const SUBJECT: &str = "peers";
 
 /// What the part stands on.
 #[derive(Clone)]
@@ -99,6 +122,12 @@ pub struct Ground {
     pub archive: Arc<dyn Archive>,
     /// The access register: table `access`.
     pub keep: Arc<dyn Keep>,
+    /// What the link may carry in a month, and has.
+    pub traffic: Arc<Traffic>,
+    /// Points whose readings are alarms by themselves.
+    pub alarms: BTreeSet<PointId>,
+    /// Who agreed to what of personal points.
+    pub consents: Consents,
     /// The gateway's name.
     pub gateway: String,
     /// The commune's name.
@@ -122,8 +151,10 @@ pub fn start(settings: PeersSettings, listener: TcpListener, tls: Arc<ServerConf
     let names = settings.peers.iter().map(|peer| peer.name.as_str());
     let absence = Absence::new(ground.clock.clone(), ground.board.clone(), settings.absent_after, names);
     let absence = Arc::new(absence);
-    let watching = Arc::clone(&absence);
-    ground.supervisor.unit(Stage::Peers, "peers watch", move |stop| watch_absences(Arc::clone(&watching), stop));
+    let (watching, watched) = (Arc::clone(&absence), ground.clone());
+    ground
+        .supervisor
+        .unit(Stage::Peers, "peers watch", move |stop| watch(Arc::clone(&watching), watched.clone(), stop));
 
     let (supervisor, settings) = (ground.supervisor.clone(), Arc::new(settings));
     supervisor.unit(Stage::Peers, "peers", move |stop| {
@@ -131,20 +162,36 @@ pub fn start(settings: PeersSettings, listener: TcpListener, tls: Arc<ServerConf
         let (tls, ground, settings) = (Arc::clone(&tls), ground.clone(), Arc::clone(&settings));
         let absence = Arc::clone(&absence);
         async move {
-            let (keep, clock) = (Arc::clone(&ground.keep), ground.clock.clone());
+            let (keep, clock, counters) = (Arc::clone(&ground.keep), ground.clock.clone(), ground.traffic.counters());
             let register = tokio::task::spawn_blocking(move || Register::open(keep, clock)).await?;
             let api = Arc::new(Api::new(ground, &settings, register, absence, stop.clone()));
-            let served = serve(listener?, tls, warp::service(routes(Arc::clone(&api))), Limits::peers(), stop).await;
+            let service = warp::service(routes(Arc::clone(&api)));
+            let served = serve(listener?, tls, service, Limits::peers(), counters, stop).await;
             tokio::task::spawn_blocking(move || api.flush()).await?;
             Ok(served?)
         }
     });
 }
 
-async fn watch_absences(absence: Arc<Absence>, stop: CancellationToken) -> Result<(), Fall> {
-    let mut tick = tokio::time::interval(ABSENCE_EVERY);
+async fn watch(absence: Arc<Absence>, ground: Ground, stop: CancellationToken) -> Result<(), Fall> {
+    let mut tick = tokio::time::interval(WATCH_EVERY);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         absence.check();
+        tell_budget(&ground);
+        let traffic = Arc::clone(&ground.traffic);
+        tokio::task::spawn_blocking(move || traffic.keep_up()).await?;
     }
     Ok(())
+}
+
+/// Raises the condition of the month's budget, or closes it.
+fn tell_budget(ground: &Ground) {
+    let used = ground.traffic.used();
+    let limit = used.limit.unwrap_or_default() / 1_000_000;
+    let wrong = match used {
+        spent if spent.is_spent() => Some(format!("all of the month's {limit} MB is used; only alarms leave")),
+        nearly if nearly.is_nearly_spent() => Some(format!("80 % of the month's {limit} MB is used")),
+        _ => None,
+    };
+    ground.board.set(Code::DataBudget, SUBJECT, wrong);
 }

@@ -20,7 +20,7 @@ mod tests {
         cursor::Cursor,
         days::Package,
         health::Digest,
-        page::{Block, GapLine, Onward, OnwardInRange, Row},
+        page::{Block, GapLine, Onward, OnwardBack, OnwardInRange, Row},
         refusal::{Code, PROBLEM, Problem},
         resource::{Form, Parameter, Place, ROUTES, Resource, Route, SENML},
         senml::Record,
@@ -152,6 +152,7 @@ mod tests {
                     schemas.subschema_for::<GapLine>(),
                     schemas.subschema_for::<Onward>(),
                     schemas.subschema_for::<OnwardInRange>(),
+                    schemas.subschema_for::<OnwardBack>(),
                 ];
                 return json!({"type": "array", "minItems": 1, "description": "An item a line.", "items": {"anyOf": lines}});
             }
@@ -175,10 +176,13 @@ mod tests {
         }
         if route.resource == Resource::Observations {
             headers["Link"] = text(
-                "The next request with `rel=\"next\"`, but for a range that is complete; of a SenML pack, the same \
+                "The next request with `rel=\"next\"`, but for a range or the newest when complete; of a SenML pack, the same \
                  readings as rows with `rel=\"alternate\"` (RFC 8288).",
                 false,
             );
+            headers["Retry-After"] = json!({"schema": {"type": "integer"}, "required": false, "description":
+                "Seconds after which to ask again, when there is no more for now and `wait` was not said.",
+            });
         }
         headers
     }

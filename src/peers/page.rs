@@ -271,7 +271,7 @@ pub(crate) struct GapTold {
     first: u64,
     /// Last lost number.
     last: u64,
-    /// How many were lost.
+    /// How many were lost; the other numbers from `first` to `last` are readings told in other lines.
     count: u64,
     /// Why.
     cause: Cause,
@@ -301,6 +301,16 @@ pub(crate) struct OnwardInRange {
     #[serde(rename = "continue")]
     pub(crate) resume: u64,
     /// The range has no more.
+    pub(crate) complete: bool,
+}
+
+/// The last line of a page of the newest readings.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct OnwardBack {
+    /// The number to ask `before` next.
+    pub(crate) before: u64,
+    /// There is no point more.
     pub(crate) complete: bool,
 }
 
@@ -408,7 +418,7 @@ mod tests {
 
     fn clock() -> Clock {
         let stamp = Stamp { boot: 2, mono_ms: 0 };
-        let sample = Sample { stamp, unix_ms: NOON, error_ms: 50, source: Source::Ntp };
+        let sample = Sample { stamp, unix_ms: NOON, error_ms: 50, source: Source::Ntp, straight_ms: 0 };
         Clock::new(2, HeldTime::at(NOON, Source::Ntp), [sample])
     }
 

@@ -5,7 +5,10 @@
 //! the count at the next start is cut back. So nothing is lost and nothing is there twice.
 
 mod link;
+mod newest;
 mod output;
+mod page;
+mod patience;
 
 use std::{fmt, io::IsTerminal, path::PathBuf, time::Duration};
 
@@ -16,9 +19,12 @@ use tracing::{debug, info, warn};
 
 use self::{
     link::{Answer, Link},
+    newest::Newest,
     output::{Output, Written},
+    page::Page,
 };
-use super::page::Format;
+pub use self::{newest::NewestFirst, patience::Patience};
+use super::Format;
 use crate::{supervisor::chain, tls, tls::TlsError};
 
 /// What to pull, with what, into what.
@@ -38,6 +44,8 @@ pub struct PullOptions {
     pub output: Option<PathBuf>,
     /// How lines are laid out. Not to be changed halfway through a file.
     pub format: Format,
+    /// Where the newest reading of each point goes before the backlog, at the start and after an outage.
+    pub newest_first: Option<NewestFirst>,
     /// Ends once everything is pulled, rather than waiting for more.
     pub once: bool,
     /// How long a poll waits for news, 60 s at most. Not used with `once`.
@@ -48,30 +56,6 @@ pub struct PullOptions {
     pub progress: bool,
     /// What is done when the link fails.
     pub patience: Patience,
-}
-
-/// How failures are met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
-    /// Pause after a first failure; doubled after each further one.
-    pub first: Duration,
-    /// Longest pause.
-    pub longest: Duration,
-    /// Failures in a row that end a `once`; without `once` it never gives up.
-    pub tries: u32,
-    /// Longest silence of the gateway, on top of the wait it was asked for.
-    pub silence: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            first: Duration::from_millis(500),
-            longest: Duration::from_secs(60),
-            tries: 10,
-            silence: Duration::from_secs(30),
-        }
-    }
 }
 
 /// What was pulled.
@@ -87,6 +71,8 @@ pub struct Summary {
     pub failures: u64,
     /// Times the gateway's store was found replaced.
     pub restarts: u64,
+    /// Times the newest reading of each point was written.
+    pub states: u64,
 }
 
 impl fmt::Display for Summary {
@@ -132,6 +118,14 @@ pub enum PullError {
         /// What it says should be done.
         message: String,
     },
+    /// The gateway asks to come back much later, and `once` does not wait so long.
+    #[error("the gateway asks to come back in {after:?} ({code})")]
+    ComeBack {
+        /// In how long.
+        after: Duration,
+        /// The gateway's word for it.
+        code: String,
+    },
     /// The link failed too often in a row.
     #[error("given up after {tries} failures in a row")]
     GaveUp {
@@ -168,10 +162,12 @@ pub enum LinkError {
     #[error("the page is not whole: {0}")]
     Page(String),
     /// The gateway asks to come back later.
-    #[error("the gateway asks to come back later ({status})")]
+    #[error("the gateway asks to come back later ({status} {code})")]
     Later {
         /// HTTP status.
         status: u16,
+        /// The gateway's word for it.
+        code: String,
         /// In how long, when it says.
         after: Option<Duration>,
     },
@@ -220,7 +216,8 @@ pub async fn run(options: PullOptions, stop: CancellationToken) -> Result<Summar
     let link = Link::new(&options.url, tls, options.patience.silence)?;
     let output = Output::open(&options.cursor_file, options.output.as_deref())?;
     let bar = bar(options.progress);
-    let mut puller = Puller { options, link, output, bar, summary: Summary::default(), failures: 0 };
+    let newest = Newest::new(options.newest_first.clone());
+    let mut puller = Puller { options, link, output, newest, bar, summary: Summary::default(), failures: 0 };
     while !puller.turn(&stop).await? {}
     puller.bar.finish_and_clear();
     info!(%puller.summary, "Pull ended");
@@ -231,6 +228,7 @@ struct Puller {
     options: PullOptions,
     link: Link,
     output: Output,
+    newest: Newest,
     bar: ProgressBar,
     summary: Summary,
     /// In a row.
@@ -240,18 +238,46 @@ struct Puller {
 impl Puller {
     /// Asks for one page and writes it. True when there is no more to do.
     async fn turn(&mut self, stop: &CancellationToken) -> Result<bool, PullError> {
-        let path = self.path();
-        let wait = if self.options.once { Duration::ZERO } else { self.options.wait };
+        let newest = self.newest.path(self.options.limit);
+        let wait = if self.options.once || newest.is_some() { Duration::ZERO } else { self.options.wait };
+        let path = newest.clone().unwrap_or_else(|| self.path());
         // Only the link is left in the middle, never a file.
         let Some(answer) = stop.run_until_cancelled(self.link.get(&path, wait)).await else { return Ok(true) };
-        let failure = match answer.and_then(|answer| self.understand(answer)) {
-            Ok(Understood::Page(page)) => return self.write(page),
-            Ok(Understood::Restart(restart)) => return self.restart(restart),
-            Ok(Understood::Refused(refused)) => return Err(refused),
+        let asked = answer.as_ref().ok().and_then(|answer| answer.retry_after);
+        let understood = answer.and_then(|answer| self.understand(answer, newest.is_some()));
+        let failure = match understood {
+            Ok(understood) => {
+                self.newest.heard();
+                return match understood {
+                    Understood::Page(page) => Ok(self.write(page)? || self.rest(asked, stop).await),
+                    Understood::Restart(restart) => self.restart(restart),
+                    Understood::State(written) => self.state(written),
+                    Understood::Refused(refused) if newest.is_some() => {
+                        warn!(why = chain(&refused), "The gateway cannot tell the newest first; it is done without");
+                        self.newest.give_up();
+                        Ok(false)
+                    }
+                    Understood::Refused(refused) => Err(refused),
+                };
+            }
             Err(failure) => failure,
         };
         self.link.close();
         self.fail(failure, stop).await
+    }
+
+    /// The newest readings, or a part of them.
+    fn state(&mut self, written: Result<bool, PullError>) -> Result<bool, PullError> {
+        if written? {
+            self.summary.states += 1;
+        }
+        Ok(false)
+    }
+
+    /// Waits as long as the gateway asks after a page. True when stopped meanwhile.
+    async fn rest(&self, asked: Option<Duration>, stop: &CancellationToken) -> bool {
+        let Some(asked) = asked.filter(|_| !self.options.once) else { return false };
+        stop.run_until_cancelled(tokio::time::sleep(self.options.patience.obeyed(asked))).await.is_none()
     }
 
     fn path(&self) -> String {
@@ -265,13 +291,17 @@ impl Puller {
         path
     }
 
-    fn understand(&mut self, answer: Answer) -> Result<Understood, LinkError> {
+    fn understand(&mut self, answer: Answer, newest: bool) -> Result<Understood, LinkError> {
         self.summary.received += answer.received;
         match answer.status {
+            200 if newest => self.newest.take(&answer.body).map(Understood::State),
             200 => Page::read(answer.body).map(Understood::Page),
             410 => Ok(Understood::Restart(read_refusal(&answer)?)),
             // Too early, too many, and whatever is wrong on the gateway's side, may pass.
-            status @ (408 | 425 | 429 | 500..) => Err(LinkError::Later { status, after: answer.retry_after }),
+            status @ (408 | 425 | 429 | 500..) => {
+                let told: Told = serde_json::from_slice(&answer.body).unwrap_or_default();
+                Err(LinkError::Later { status, code: told.error, after: answer.retry_after })
+            }
             status => {
                 let told: Told = serde_json::from_slice(&answer.body).unwrap_or_default();
                 Ok(Understood::Refused(PullError::Refused { status, code: told.error, message: told.message }))
@@ -280,6 +310,7 @@ impl Puller {
     }
 
     fn write(&mut self, page: Page) -> Result<bool, PullError> {
+        // Nothing else does: a state that always comes through must not hide a backlog that never does.
         self.failures = 0;
         let moved = self.output.cursor() != Some(page.end.next.as_str());
         if moved || page.lines > 0 {
@@ -317,7 +348,7 @@ impl Puller {
         if self.options.once && self.failures >= patience.tries {
             return Err(PullError::GaveUp { tries: self.failures, source: failure });
         }
-        let pause = pause(patience, self.failures, &failure);
+        let pause = self.pause(&failure)?;
         // The first failure of a row is told; a link that is down for a week fills no log.
         if self.failures == 1 {
             warn!(why = chain(&failure), ?pause, "Link failed");
@@ -326,19 +357,31 @@ impl Puller {
         }
         Ok(stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none())
     }
-}
 
-/// Doubled at each failure, with a third of jitter, and never sooner than the gateway asks.
-fn pause(patience: Patience, failures: u32, failure: &LinkError) -> Duration {
-    let doubled = patience.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(patience.longest);
-    let jittered = doubled.mul_f64(rand::random_range(0.67..=1.0));
-    match failure {
-        LinkError::Later { after: Some(after), .. } => jittered.max((*after).min(patience.longest)),
-        _ => jittered,
+    /// How long to wait after a failure.
+    fn pause(&mut self, failure: &LinkError) -> Result<Duration, PullError> {
+        self.newest.missed();
+        let patience = self.options.patience;
+        let pause = patience.pause(self.failures, failure);
+        let LinkError::Later { code, after: Some(after), .. } = failure else { return Ok(pause) };
+        if self.options.once && *after > patience.longest {
+            return Err(PullError::ComeBack { after: *after, code: code.clone() });
+        }
+        if code == BUDGET_SPENT && self.options.newest_first.is_some() {
+            // Alarms still leave the gateway: somebody must ask for them.
+            self.newest.look_again();
+            return Ok(pause.min(ALARMS_EVERY));
+        }
+        Ok(pause)
     }
 }
 
+/// The gateway's word for a month's budget that is spent, and how often its alarms are then asked for: 20 MB a month.
+const BUDGET_SPENT: &str = "budget-spent";
+const ALARMS_EVERY: Duration = Duration::from_secs(900);
+
 enum Understood {
+    State(Result<bool, PullError>),
     Page(Page),
     Restart(Told),
     Refused(PullError),
@@ -359,46 +402,6 @@ fn read_refusal(answer: &Answer) -> Result<Told, LinkError> {
     serde_json::from_slice(&answer.body).map_err(|wrong| LinkError::Page(format!("{wrong} in a refusal")))
 }
 
-/// A page that came whole.
-#[derive(Debug)]
-struct Page {
-    body: Vec<u8>,
-    /// Where its last line begins.
-    last_line: usize,
-    lines: u64,
-    end: End,
-}
-
-/// The last line of a page.
-#[derive(Debug, Deserialize)]
-struct End {
-    next: String,
-    complete: bool,
-    #[serde(default)]
-    remaining: u64,
-}
-
-impl Page {
-    /// A page is whole when its last line is whole and says where to go on.
-    fn read(body: Vec<u8>) -> Result<Self, LinkError> {
-        let cut = |why: &str| LinkError::Page(why.to_owned());
-        let text = body.strip_suffix(b"\n").ok_or_else(|| cut("its last line has no end"))?;
-        let last_line = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let end = text.get(last_line..).unwrap_or_default();
-        let end: End = serde_json::from_slice(end).map_err(|_| cut("its last line names no cursor"))?;
-        let harmless = |c: char| c.is_ascii_alphanumeric() || "-_.~".contains(c);
-        if end.next.is_empty() || end.next.len() > 200 || !end.next.chars().all(harmless) {
-            return Err(cut("its cursor is not a word"));
-        }
-        let lines = body.iter().take(last_line).filter(|byte| **byte == b'\n').count() as u64;
-        Ok(Self { body, last_line, lines, end })
-    }
-
-    fn content(&self) -> &[u8] {
-        self.body.get(..self.last_line).unwrap_or_default()
-    }
-}
-
 fn bar(wanted: bool) -> ProgressBar {
     if !wanted || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -409,41 +412,4 @@ fn bar(wanted: bool) -> ProgressBar {
         bar.set_style(style);
     }
     bar
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_cut_anywhere_is_not_a_page() {
-        let whole = b"{\"seq\":1}\n{\"seq\":2}\n{\"next\":\"abc\",\"complete\":true,\"remaining\":0}\n";
-        let page = Page::read(whole.to_vec()).expect("whole");
-        assert_eq!((page.lines, page.content()), (2, &whole[..20]));
-        assert_eq!((page.end.next.as_str(), page.end.complete), ("abc", true));
-        for length in 0..whole.len() {
-            assert!(Page::read(whole[..length].to_vec()).is_err(), "cut at {length}");
-        }
-    }
-
-    #[test]
-    fn a_cursor_that_would_change_the_request_is_refused() {
-        for cursor in ["", "a b", "a&limit=1", "a\\r\\nHost: x", "é"] {
-            let body = format!("{{\"next\":\"{cursor}\",\"complete\":true}}\n");
-            assert!(Page::read(body.into_bytes()).is_err(), "{cursor}");
-        }
-    }
-
-    #[test]
-    fn pauses_grow_to_their_longest_and_respect_what_the_gateway_asks() {
-        let patience = Patience::default();
-        let failure = LinkError::Silent(Duration::ZERO);
-        let (first, tenth) = (pause(patience, 1, &failure), pause(patience, u32::MAX, &failure));
-        assert!(first <= patience.first && first >= patience.first / 2, "{first:?}");
-        assert!(tenth <= patience.longest && tenth >= patience.longest / 2, "{tenth:?}");
-        let later = LinkError::Later { status: 429, after: Some(Duration::from_secs(20)) };
-        assert_eq!(pause(patience, 1, &later), Duration::from_secs(20));
-        let never = LinkError::Later { status: 429, after: Some(Duration::MAX) };
-        assert_eq!(pause(patience, 1, &never), patience.longest);
-    }
 }

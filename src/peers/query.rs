@@ -6,7 +6,7 @@ use super::{
     cursor::Cursor,
     page::Format,
     refusal::Refusal,
-    resource::{AFTER, CONTINUE, FORMAT, FROM, Form, LIMIT, Parameter, TO, WAIT},
+    resource::{AFTER, BEFORE, CONTINUE, FORMAT, FROM, Form, LIMIT, NEWEST, ORDER, Parameter, TO, WAIT},
 };
 
 /// What is asked.
@@ -25,6 +25,8 @@ pub(crate) enum Asked {
     After { cursor: Option<Cursor>, wait: Duration },
     /// A range once more; no cursor moves.
     Again(Range),
+    /// The newest reading of each point, below a number; no cursor moves.
+    Newest { before: u64 },
 }
 
 /// Bounds, both included.
@@ -48,11 +50,7 @@ impl Query {
     pub(crate) fn read(pairs: &HashMap<String, String>, accepted: Format) -> Result<Self, Refusal> {
         let get = |parameter: &Parameter| pairs.get(parameter.name).map(String::as_str);
         let limit = usize::try_from(whole(&get, &LIMIT)?.unwrap_or(1)).unwrap_or(usize::MAX);
-        let format = match get(&FORMAT) {
-            None => accepted,
-            Some(word) => Format::named(word)
-                .ok_or_else(|| Refusal::value(FORMAT.name, word, &format!("one of {}", Format::WORDS.join(", "))))?,
-        };
+        let format = word(&get, &FORMAT)?.and_then(Format::named).unwrap_or(accepted);
         Ok(Self { what: Asked::read(&get)?, limit, format })
     }
 }
@@ -62,6 +60,9 @@ impl Asked {
         let range = (bound(get, &FROM)?, bound(get, &TO)?);
         let resume = whole(get, &CONTINUE)?;
         let wait = whole(get, &WAIT)?.unwrap_or(0);
+        if let Some(newest) = Self::newest(get)? {
+            return Ok(newest);
+        }
         if let (None, None) = range {
             if resume.is_some() {
                 return Err(Refusal::contradiction("`continue` goes on with a range: give its `from` or `to` too"));
@@ -73,6 +74,21 @@ impl Asked {
             return Err(Refusal::contradiction("a range (`from`, `to`) goes without `after` and `wait`"));
         }
         Range::new(range, resume).map(Self::Again)
+    }
+
+    /// `order=newest`, which goes with none of the other ways.
+    fn newest<'a>(get: &impl Fn(&Parameter) -> Option<&'a str>) -> Result<Option<Self>, Refusal> {
+        let before = whole(get, &BEFORE)?;
+        if word(get, &ORDER)? != Some(NEWEST) {
+            return match before {
+                Some(_) => Err(Refusal::contradiction("`before` goes on with `order=newest`")),
+                None => Ok(None),
+            };
+        }
+        if [AFTER, WAIT, FROM, TO, CONTINUE].iter().any(|other| get(other).is_some()) {
+            return Err(Refusal::contradiction("`order=newest` goes with `before`, `limit` and `format` only"));
+        }
+        Ok(Some(Self::Newest { before: before.unwrap_or(u64::MAX) }))
     }
 }
 
@@ -119,6 +135,15 @@ fn whole<'a>(get: &impl Fn(&Parameter) -> Option<&'a str>, parameter: &Parameter
         Some(number) if number >= least => Ok(Some(number.min(most))),
         _ => Err(Refusal::value(parameter.name, text, &format!("a whole number, {least} at least"))),
     }
+}
+
+/// One of the parameter's words; `None` when none is said.
+fn word<'a>(get: &impl Fn(&Parameter) -> Option<&'a str>, parameter: &Parameter) -> Result<Option<&'a str>, Refusal> {
+    let (Form::Word(words), Some(text)) = (parameter.form, get(parameter)) else { return Ok(None) };
+    if words.contains(&text) {
+        return Ok(Some(text));
+    }
+    Err(Refusal::value(parameter.name, text, &format!("one of {}", words.join(", "))))
 }
 
 /// A whole number without sign. One beyond 64 bits is the largest of them.
@@ -184,6 +209,14 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_is_asked_for_by_itself() {
+        let of = |pairs: &[(&str, &str)]| read(pairs).map(|query| query.what);
+        assert_eq!(of(&[("order", "newest")]), Ok(Asked::Newest { before: u64::MAX }));
+        assert_eq!(of(&[("order", "newest"), ("before", "7")]), Ok(Asked::Newest { before: 7 }));
+        assert_eq!(of(&[("order", "seq")]), Ok(Asked::After { cursor: None, wait: Duration::ZERO }));
+    }
+
+    #[test]
     fn a_query_that_makes_no_sense_is_refused_and_says_why() {
         let wrong: &[(&[(&str, &str)], &str)] = &[
             (&[("after", "x")], "not a cursor"),
@@ -199,6 +232,11 @@ mod tests {
             (&[("from", "yesterday")], "such as"),
             (&[("from", "1"), ("wait", "5")], "goes without"),
             (&[("continue", "1")], "goes on with a range"),
+            (&[("order", "oldest")], "one of seq, newest"),
+            (&[("order", "newest"), ("wait", "5")], "`before`, `limit` and `format` only"),
+            (&[("order", "newest"), ("from", "5")], "`before`, `limit` and `format` only"),
+            (&[("before", "5")], "goes on with `order=newest`"),
+            (&[("order", "newest"), ("before", "x")], "whole number"),
         ];
         for (pairs, why) in wrong {
             let told = read(pairs).expect_err("refused");

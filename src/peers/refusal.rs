@@ -1,6 +1,8 @@
 //! What is answered when a request cannot be: always RFC 9457 problem details, with the stable code as `error` and what
 //! to do as `detail`. What was wrong in a query is told with its `parameter` and `value`.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 use warp::{
@@ -8,8 +10,8 @@ use warp::{
     reply::Response,
 };
 
-use super::{cursor::Cursor, resource::ROUTES};
-use crate::{store::StoreError, supervisor::chain};
+use super::{comeback::Comeback, cursor::Cursor, resource::ROUTES};
+use crate::{store::StoreError, supervisor::chain, traffic::Used};
 
 /// RFC 9457.
 pub(crate) const PROBLEM: &str = "application/problem+json";
@@ -37,6 +39,8 @@ pub(crate) enum Code {
     CursorOfAnotherStore,
     /// Too many requests at once; `Retry-After` tells when to come back.
     Busy,
+    /// The month's data budget, `limit`, is `used`: readings wait; `Retry-After` tells when the next month begins.
+    BudgetSpent,
     /// The card cannot be read now; `Retry-After` tells when to come back.
     StoreUnreadable,
     /// The gateway is stopping, or something in it fell; `Retry-After` tells when to come back.
@@ -57,7 +61,7 @@ impl Code {
             Self::OnlyGet => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownPeer => StatusCode::FORBIDDEN,
             Self::CursorOfAnotherStore => StatusCode::GONE,
-            Self::Busy => StatusCode::TOO_MANY_REQUESTS,
+            Self::Busy | Self::BudgetSpent => StatusCode::TOO_MANY_REQUESTS,
             Self::StoreUnreadable | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -68,7 +72,14 @@ impl Code {
 pub(crate) struct Refusal {
     status: StatusCode,
     body: Value,
-    retry: bool,
+    retry: Option<Retry>,
+}
+
+/// When it may be tried again.
+#[derive(Debug, Clone, Copy)]
+enum Retry {
+    Soon,
+    NextMonth(Option<Duration>),
 }
 
 impl Refusal {
@@ -76,11 +87,11 @@ impl Refusal {
         let status = code.status();
         let title = status.canonical_reason().unwrap_or_default();
         let body = json!({"title": title, "status": status.as_u16(), "error": code, "detail": detail.into()});
-        Self { status, body, retry: false }
+        Self { status, body, retry: None }
     }
 
     fn later(code: Code, detail: &str) -> Self {
-        Self { retry: true, ..Self::new(code, detail) }
+        Self { retry: Some(Retry::Soon), ..Self::new(code, detail) }
     }
 
     /// The query is not understood.
@@ -140,6 +151,17 @@ impl Refusal {
         Self::later(Code::Busy, "too many requests at once, try again later")
     }
 
+    /// The month's data budget is spent: all waits but alarms.
+    pub(crate) fn budget(used: Used, left: Option<Duration>) -> Self {
+        let detail = "this month's data budget is spent: readings wait here until the next month; /v1/health, and alarms \
+                      by /v1/observations?order=newest, are still answered";
+        let mut refusal = Self::new(Code::BudgetSpent, detail);
+        refusal.body["used"] = used.bytes.into();
+        refusal.body["limit"] = used.limit.into();
+        refusal.retry = Some(Retry::NextMonth(left));
+        refusal
+    }
+
     /// The card cannot be read now.
     pub(crate) fn store(error: &StoreError) -> Self {
         tracing::warn!(why = chain(error), "Pull not answered");
@@ -152,14 +174,18 @@ impl Refusal {
     }
 
     /// As an HTTP answer. A wait is told with jitter, so that many gateways' peers do not come back together.
-    pub(crate) fn into_response(self) -> Response {
+    pub(crate) fn into_response(self, comeback: Comeback) -> Response {
         let mut response = Response::new(format!("{}\n", self.body).into_bytes().into());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.retry {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(rand::random_range(5_u16..=30)));
+        let seconds = self.retry.map(|retry| match retry {
+            Retry::Soon => comeback.busy(),
+            Retry::NextMonth(left) => comeback.month(left),
+        });
+        if let Some(seconds) = seconds {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
@@ -195,6 +221,12 @@ pub(crate) struct Problem {
     /// The oldest reading there is, with `restart`.
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest_seq: Option<u64>,
+    /// Bytes the link has carried this month, when that is all it may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<u64>,
+    /// Bytes it may carry in a month.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
 }
 
 #[cfg(test)]

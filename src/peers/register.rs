@@ -15,6 +15,7 @@ use tracing::warn;
 
 use crate::{
     clock::{Clock, Stamp},
+    reading::Stored,
     store::{Entry, Keep},
     supervisor::chain,
 };
@@ -48,7 +49,7 @@ pub(crate) struct Access {
     pub(crate) pulls: u64,
     /// Asked for again, without moving the cursor.
     pub(crate) again: bool,
-    /// The newest reading of each point, over and over, as metrics.
+    /// The newest reading of each point, over and over: metrics, or `order=newest`.
     #[serde(default)]
     pub(crate) newest: bool,
 }
@@ -75,14 +76,20 @@ pub(crate) struct Given<'a> {
 }
 
 impl Given<'_> {
-    /// First and last number, and how many readings, of entries in order.
+    /// First and last number, and how many readings, of entries in any order.
     pub(crate) fn readings_of(told: &[Entry]) -> Option<(u64, u64, u64)> {
-        let mut numbers = told.iter().filter_map(|entry| match entry {
-            Entry::Reading(stored) => Some(stored.seq),
+        numbered(told.iter().filter_map(|entry| match entry {
+            Entry::Reading(stored) => Some(stored),
             Entry::Gap(_) => None,
-        });
-        numbers.next().map(|first| numbers.fold((first, first, 1), |(first, _, count), seq| (first, seq, count + 1)))
+        }))
     }
+}
+
+/// First and last number, and how many readings.
+pub(crate) fn numbered<'a>(readings: impl Iterator<Item = &'a Stored>) -> Option<(u64, u64, u64)> {
+    let mut numbers = readings.map(|stored| stored.seq);
+    let first = numbers.next()?;
+    Some(numbers.fold((first, first, 1), |(low, high, count), seq| (low.min(seq), high.max(seq), count + 1)))
 }
 
 /// The register. Its calls write to the card.
@@ -186,7 +193,7 @@ impl Access {
     fn new(given: &Given<'_>, now: Stamp) -> Self {
         let (from, to, count) = given.readings.unwrap_or((0, 0, 0));
         let (peer, address) = (given.peer.to_owned(), given.address);
-        let (again, newest) = (given.manner == Manner::Again, given.manner == Manner::Newest);
+        let (again, newest) = (given.manner != Manner::Onward, given.manner == Manner::Newest);
         Self { peer, address, at: now, until: now, from, to, count, pulls: 1, again, newest }
     }
 
@@ -202,7 +209,7 @@ impl Access {
         self.until = now;
         let Some((from, to, count)) = given.readings else { return };
         self.from = if self.count == 0 { from } else { self.from.min(from) };
-        self.to = to;
+        self.to = self.to.max(to);
         self.count += count;
     }
 }

@@ -88,7 +88,7 @@ pub(crate) const WAIT: Parameter = Parameter {
     name: "wait",
     place: Place::Query,
     form: Form::Whole { least: 0, usual: Some(0), most: 60 },
-    doc: "Seconds to wait for news when there is none (long poll). Not with a range.",
+    doc: "Seconds to wait for news when there is none (long poll). Not with a range, nor with `order=newest`.",
 };
 pub(crate) const FORMAT: Parameter = Parameter {
     name: "format",
@@ -117,6 +117,22 @@ pub(crate) const CONTINUE: Parameter = Parameter {
     form: Form::Whole { least: 0, usual: None, most: u64::MAX },
     doc: "Goes on with a range of which an answer was not `complete`: the number it told. Only with `from` or `to`.",
 };
+/// The word of [`ORDER`] that asks for the newest readings.
+pub(crate) const NEWEST: &str = "newest";
+pub(crate) const ORDER: Parameter = Parameter {
+    name: "order",
+    place: Place::Query,
+    form: Form::Word(&["seq", NEWEST]),
+    doc: "`newest`: the newest reading of each point, the latest first, to know how things are before a backlog has \
+          come. No cursor moves, which gives the same readings again in their place. Goes with `before`, `limit` and \
+          `format` only.",
+};
+pub(crate) const BEFORE: Parameter = Parameter {
+    name: "before",
+    place: Place::Query,
+    form: Form::Whole { least: 0, usual: None, most: u64::MAX },
+    doc: "Goes on with `order=newest` when an answer was not `complete`: the number it told.",
+};
 pub(crate) const DAY: Parameter = Parameter {
     name: "day",
     place: Place::Path,
@@ -139,14 +155,15 @@ pub(crate) const ROUTES: &[Route] = &[
         summary: "Readings, after a cursor or within a range",
         doc: "At least once: asking `after=X` says that everything up to X is safe with the peer; each peer has its \
               own cursor. JSON lines; the last one is `{\"next\", \"complete\", \"remaining\"}`, of a range \
-              `{\"continue\", \"complete\"}`. An answer without it was cut short and must be thrown away whole. The \
+              `{\"continue\", \"complete\"}`, of the newest `{\"before\", \"complete\"}`. An answer without it was cut short and must be thrown away whole. The \
               header `Link` with `rel=\"next\"` is the next request, in every form. Readings that will never come are \
-              lines `{\"gap\"}` in their place. Numbers may be missing in between: they are of points this peer may \
-              not see.",
-        parameters: &[&AFTER, &LIMIT, &WAIT, &FORMAT, &FROM, &TO, &CONTINUE],
+              lines `{\"gap\"}` in their place; with a `count` below its numbers, the others between them are told in \
+              lines of their own. Numbers may be missing in between: they are of points this peer may not see. Once \
+              the month's data budget is spent, only `order=newest` is answered, with the points that are alarms.",
+        parameters: &[&AFTER, &LIMIT, &WAIT, &FORMAT, &FROM, &TO, &CONTINUE, &ORDER, &BEFORE],
         media: &[NDJSON, SENML],
         tagged: false,
-        refusals: &[Code::BadQuery, Code::Contradiction, Code::CursorOfAnotherStore],
+        refusals: &[Code::BadQuery, Code::Contradiction, Code::CursorOfAnotherStore, Code::BudgetSpent],
     },
     Route {
         resource: Resource::Points,
@@ -222,7 +239,7 @@ pub(crate) const ROUTES: &[Route] = &[
         parameters: &[&DAY],
         media: &[CSV],
         tagged: true,
-        refusals: &[Code::BadQuery, Code::NoSuchDay],
+        refusals: &[Code::BadQuery, Code::NoSuchDay, Code::BudgetSpent],
     },
     Route {
         resource: Resource::OpenApi,

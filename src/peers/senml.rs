@@ -164,13 +164,14 @@ impl<'a> Pack<'a> {
     }
 
     fn when(&self, stamp: Stamp) -> Option<When> {
-        let dated = self.teller.clock.resolve(stamp).filter(|wall| wall.source != Source::Unknown);
+        let dated = self.teller.clock.resolve(stamp).filter(|wall| wall.unix_ms >= ABSOLUTE_FROM_MS);
         match dated {
-            Some(wall) if wall.unix_ms >= ABSOLUTE_FROM_MS => Some(When::Wall(wall.unix_ms)),
+            Some(wall) if wall.source.is_trusted() => Some(When::Wall(wall.unix_ms)),
             _ if stamp.boot == self.now.boot => {
                 let ago = self.now.mono_ms.saturating_sub(stamp.mono_ms);
                 Some(When::Ago(i64::try_from(ago).unwrap_or(i64::MAX)))
             }
+            Some(wall) if wall.source == Source::Estimated => Some(When::Wall(wall.unix_ms)),
             _ => None,
         }
     }
@@ -354,7 +355,13 @@ mod tests {
     /// Boot 2 has a trusted time, boot 3 is now and has none, boot 1 is forgotten.
     fn clock() -> Clock {
         let time = HeldTime::at(60_000, Source::Unknown);
-        let of_two = Sample { stamp: Stamp { boot: 2, mono_ms: 0 }, unix_ms: NOON, error_ms: 50, source: Source::Ntp };
+        let of_two = Sample {
+            stamp: Stamp { boot: 2, mono_ms: 0 },
+            unix_ms: NOON,
+            error_ms: 50,
+            source: Source::Ntp,
+            straight_ms: 0,
+        };
         let clock = Clock::new(3, time.clone(), [of_two]);
         clock.observe();
         time.advance(100_000);

@@ -132,8 +132,8 @@ impl Dated<'_> {
                 Some(Entry::Reading(stored)) => {
                     return Ok(Some(Place { seq: stored.seq, stamp: stored.reading.stamp }));
                 }
-                Some(Entry::Gap(gap)) if gap.last > after => after = gap.last,
-                _ => return Ok(None),
+                _ if page.complete || page.next <= after => return Ok(None),
+                _ => after = page.next,
             }
         }
         Ok(None)
@@ -268,13 +268,13 @@ mod tests {
     }
 
     fn sample(boot: u32, unix_ms: i64, source: Source) -> Sample {
-        Sample { stamp: Stamp { boot, mono_ms: 0 }, unix_ms, error_ms: 50, source }
+        Sample { stamp: Stamp { boot, mono_ms: 0 }, unix_ms, error_ms: 50, source, straight_ms: 0 }
     }
 
     /// Everything a range holds, page after page; gaps as their first number.
     fn all(shelf: &Shelf, clock: &Clock, from_ms: i64, to_ms: i64, limit: usize) -> Vec<u64> {
         let (timeline, points) = (Timeline::default(), HashSet::from([id()]));
-        let view = View { archive: shelf, clock, timeline: &timeline, points: &points };
+        let view = View { archive: shelf, clock, timeline: &timeline, points: &points, upto: u64::MAX };
         let (mut range, mut told) = (Range::Times { from_ms, to_ms, resume: None }, Vec::new());
         for _ in 0..10_000 {
             let page = view.again(range, limit).expect("read");
@@ -299,8 +299,8 @@ mod tests {
         let shelf = Shelf(shelf, 0);
         let samples = [
             sample(1, NOON, Source::Ntp),
-            sample(2, NOON + 40 * 365 * 24 * HOUR, Source::Unknown),
-            sample(3, 0, Source::Unknown),
+            sample(2, NOON + 40 * 365 * 24 * HOUR, Source::Rtc),
+            sample(3, 0, Source::Rtc),
             sample(4, NOON + 3 * HOUR, Source::Ntp),
         ];
         let clock = Clock::new(4, HeldTime::at(NOON + 3 * HOUR, Source::Ntp), samples);
@@ -351,7 +351,7 @@ mod tests {
         let shelf = Shelf(shelf, 60);
         let clock = Clock::new(2, HeldTime::at(NOON, Source::Ntp), [1, 2].map(|boot| sample(boot, NOON, Source::Ntp)));
         let (timeline, points) = (Timeline::default(), HashSet::from([id()]));
-        let view = View { archive: &shelf, clock: &clock, timeline: &timeline, points: &points };
+        let view = View { archive: &shelf, clock: &clock, timeline: &timeline, points: &points, upto: u64::MAX };
         let boots = view.dated().boots().expect("read");
         assert_eq!(boots.iter().map(|boot| (boot.boot, boot.last.seq)).collect::<Vec<_>>(), [(1, 30), (2, 60)]);
         assert_eq!(all(&shelf, &clock, NOON, NOON + 24 * HOUR, 50).len(), 120, "and is told all the same");

@@ -21,8 +21,8 @@ use clocher::{
     condition::{Board, Code},
     config::broker::{AccountSettings, BrokerSettings, Password},
     live::Live,
-    reading::{Kind, Point, Quality, Reading, Sharing},
-    store::MemoryKeep,
+    reading::{Kind, Point, PointId, Quality, Reading, Sharing},
+    store::{Keep, MemoryKeep},
     supervisor::Supervisor,
 };
 use futures_util::future::BoxFuture;
@@ -77,6 +77,10 @@ impl Inbox for Recorder {
 
     fn wants(&self, topic: &str) -> bool {
         topic.starts_with("sensors/")
+    }
+
+    fn feeds(&self, topic: &str, point: &PointId) -> bool {
+        topic == "sensors/water" && point.as_str() == "water/hall/index"
     }
 }
 
@@ -498,6 +502,39 @@ async fn retained_messages_survive_a_restart_and_an_empty_one_clears() {
     let second = site_with(settings(), keep, None);
     let mut listener = second.subscribe(&["-t", "lamp/#", "-F", "%r %t %p", "-q", "1", "-C", "2"]).await;
     assert_eq!([listener.line().await, listener.line().await], ["1 lamp/a on", "1 lamp/z last"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_point_that_is_forgotten_leaves_no_retained_message_of_ours_nor_of_its_device() {
+    let site = site();
+    site.publish_well(&["-t", "sensors/water", "-m", "84210", "-q", "1", "-r"]).await;
+    site.publish_well(&["-t", "sensors/air", "-m", "20.6", "-q", "1", "-r"]).await;
+    let id: PointId = "water/hall/index".parse().unwrap();
+    let (stamp, point) = (site.clock.now(), id.clone());
+    site.live.tell(&[Reading { point, stamp, value: Some(84_210.0), quality: Quality::Good }]);
+    let all = ["-t", "clocher/water/#", "-t", "sensors/#", "-t", "mark", "-F", "%r %t"];
+    let mut early = site.subscribe(&all).await;
+    let mut told = BTreeSet::new();
+    while told.len() < 3 {
+        // Live or retained: the point was said while it was subscribed to.
+        told.insert(early.line().await.split_once(' ').map(|(_, topic)| topic.to_owned()).unwrap());
+    }
+    assert!(told.contains("clocher/water/hall/index") && told.contains("sensors/water"), "{told:?}");
+
+    let before = site.figures().retained;
+    site.live.forget(&id);
+    soon("forgotten", async {
+        while site.figures().retained > before - 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut late = site.subscribe(&all).await;
+    site.publish_well(&["-t", "mark", "-m", "x", "-q", "1"]).await;
+    assert_eq!([late.line().await, late.line().await], ["1 sensors/air", "0 mark"]);
+    let keep = site.stop().await;
+    let kept: Vec<_> = keep.list("retained").unwrap().into_iter().map(|(topic, _)| topic).collect();
+    assert_eq!(kept, [b"sensors/air".to_vec()], "gone from the card too");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,19 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "ground",
         fellows: true,
-        modules: &["config", "live", "port", "serve", "signals", "store", "supervisor", "tls"],
+        modules: &[
+            "config",
+            "consent",
+            "live",
+            "port",
+            "serve",
+            "signals",
+            "store",
+            "supervisor",
+            "tls",
+            "traffic",
+            "vouch",
+        ],
     },
     Layer {
         name: "part",

@@ -3,10 +3,15 @@
 mod announce;
 mod broker;
 mod buffer;
+mod clock;
 mod drivers;
+mod hostile;
 mod layers;
+mod link;
 mod panel;
 mod peers;
 mod ports;
 mod process;
+mod room;
 mod run;
+mod village;

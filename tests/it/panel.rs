@@ -14,12 +14,17 @@ use clocher::{
     },
     clock::{Clock, HeldTime, Source, Stamp},
     condition::{Board, Code},
+    config::peers::PeerSettings,
+    consent::{Consents, Entry as Agreed, What},
     live::Live,
     panel::{self, Demonstration, Ground, OutageReport},
     reading::{Kind, Point, PointId, Quality, Reading, Sharing, Stored, Why},
     serve::Connection,
-    store::{Archive, Bucket, Gap, Keep, MemoryKeep, Page, PageRequest, StoreError, StoreFigures},
+    store::{
+        Archive, Bucket, Cause, Entry, Gap, Keep, MemoryKeep, Page, PageRequest, SetAside, StoreError, StoreFigures,
+    },
     supervisor::Supervisor,
+    traffic::Traffic,
 };
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
@@ -221,6 +226,11 @@ fn point(name: &str, label: &str, unit: &str, kind: Kind, decimals: u8) -> Point
     }
 }
 
+fn peer(name: &str, label: Option<&str>, sharing: &[Sharing]) -> PeerSettings {
+    let (label, sharing) = (label.map(ToOwned::to_owned), sharing.iter().copied().collect());
+    PeerSettings { name: name.into(), sharing, consent: None, label }
+}
+
 /// An invented village hall and its panel.
 struct Hall {
     time: Arc<HeldTime>,
@@ -228,6 +238,7 @@ struct Hall {
     board: Board,
     live: Live,
     keep: Arc<MemoryKeep>,
+    consents: Consents,
     speakers: Arc<Speakers>,
     stop: CancellationToken,
     site: warp::filters::BoxedFilter<(warp::reply::Response,)>,
@@ -252,11 +263,18 @@ impl Hall {
                 point("air/school/temperature", "Température", "Cel", Kind::Gauge, 1),
                 point("boiler/door/state", "Porte de la chaufferie", "1", Kind::State, 0),
                 point("boiler/fuel/level", "Niveau de cuve", "L", Kind::Gauge, 0),
+                Point {
+                    sharing: Sharing::Personal,
+                    ..point("flat/caretaker/temperature", "Température", "Cel", Kind::Gauge, 1)
+                },
+                Point { sharing: Sharing::Personal, ..point("flat/caretaker/power", "Puissance", "W", Kind::Gauge, 0) },
+                Point { sharing: Sharing::Public, ..point("square/rain", "Pluie", "mm", Kind::Gauge, 1) },
             ],
             [],
         );
         let (keep, stop) = (Arc::new(MemoryKeep::default()), CancellationToken::new());
         let speakers = Arc::new(Speakers::new(clock.clone()));
+        let consents = Consents::open(keep.clone(), clock.clone());
         let mut ground = Ground {
             commune: commune.into(),
             gateway: "Clocher de démonstration".into(),
@@ -268,19 +286,30 @@ impl Hall {
                 (id("electricity/mairie"), "Électricité de la mairie".into()),
                 (id("water/hall"), "Eau de la salle des fêtes".into()),
                 (id("air/school"), "Air de l’école".into()),
+                (id("flat/caretaker"), "Logement du gardien".into()),
             ]),
             ports: BTreeMap::from([("/dev/serial/by-id/usb-tic".into(), vec![id("electricity/mairie")])]),
             archive: Arc::new(Past(watch::Sender::new(0))),
             keep: keep.clone(),
+            consents: consents.clone(),
+            peers: vec![
+                peer(
+                    "agglo.example",
+                    Some("Carcassonne Agglo"),
+                    &[Sharing::Public, Sharing::Internal, Sharing::Personal],
+                ),
+                peer("dept", None, &[Sharing::Public]),
+            ],
             announcer: Some(speakers.clone()),
             supervisor: Supervisor::new(board.clone()),
             configuration_faults: Vec::new(),
             demonstration: Some(Arc::new(LastOutage)),
             stop: stop.clone(),
+            traffic: None,
         };
         change(&mut ground);
         let site = panel::routes(Arc::new(ground));
-        Self { time, clock, board, live, keep, speakers, stop, site }
+        Self { time, clock, board, live, keep, consents, speakers, stop, site }
     }
 
     fn tell(&self, point: &str, value: Option<f64>, quality: Quality) {
@@ -367,7 +396,11 @@ impl Browser<'_> {
             request = request.header(name, value);
         }
         let mut request = request.body(Full::new(Bytes::from(body))).expect("a request");
-        request.extensions_mut().insert(Connection { address: self.address, certificate: None });
+        request.extensions_mut().insert(Connection {
+            address: self.address,
+            certificate: None,
+            end: CancellationToken::new(),
+        });
         let service = TowerToHyperService::new(warp::service(self.hall.site.clone()));
         let (parts, body) = service.call(request).await.expect("infallible").into_parts();
         let body = body.collect().await.expect("a body").to_bytes();
@@ -407,7 +440,10 @@ const PAGES: &[&str] = &[
     "/announcements",
     "/conditions",
     "/demonstration",
+    "/data",
     "/access",
+    "/consents",
+    "/erase",
     "/accounts",
     "/account",
     "/password",
@@ -981,6 +1017,19 @@ async fn an_old_value_is_said_to_be_old() {
 }
 
 #[tokio::test]
+async fn the_register_says_what_the_month_has_used_of_the_link() {
+    let hall = Hall::called("Aigues-Vives", |ground| {
+        let (keep, clock, zone) = (ground.keep.clone(), ground.clock.clone(), ground.time_zone.clone());
+        let traffic = Traffic::open(keep, clock, zone, Some(500_000_000));
+        traffic.counters().sent(123_000_000);
+        ground.traffic = Some(Arc::new(traffic));
+    });
+    let mut mayor = hall.mayor().await;
+    let page = mayor.get("/access").await.text().replace(['\u{a0}', '\u{202f}'], " ");
+    assert!(page.contains("Ce mois-ci : 123,0 Mo sur 500,0 Mo."), "{page}");
+}
+
+#[tokio::test]
 async fn the_register_tells_who_took_what_and_survives_a_damaged_line() {
     let hall = Hall::new();
     for n in 0..120_u64 {
@@ -1000,6 +1049,386 @@ async fn the_register_tells_who_took_what_and_survives_a_damaged_line() {
     assert!(first.text().contains("href=\"/access?page=1\""));
     let last = mayor.get("/access?page=99").await;
     assert!(last.read().contains("10 mesures (n° 1 à 10)") && !last.read().contains("Plus ancien"));
+}
+
+/// A store with a past to tell: what is missing, what was set aside, who has what; and that can erase, once it may.
+struct Storied {
+    past: Past,
+    gaps: Vec<Gap>,
+    acknowledged: BTreeMap<String, u64>,
+    erased: Mutex<Vec<(PointId, Option<i64>)>>,
+    /// Each erasure waits for one permit.
+    may: (Mutex<u32>, std::sync::Condvar),
+    refuses: bool,
+}
+
+impl Storied {
+    fn new() -> Self {
+        Self {
+            past: Past(watch::Sender::new(0)),
+            gaps: Vec::new(),
+            acknowledged: BTreeMap::new(),
+            erased: Mutex::default(),
+            may: Default::default(),
+            refuses: false,
+        }
+    }
+
+    fn permit(&self, count: u32) {
+        *self.may.0.lock().expect("not poisoned") += count;
+        self.may.1.notify_all();
+    }
+}
+
+impl Archive for Storied {
+    fn identity(&self) -> String {
+        self.past.identity()
+    }
+    fn page(&self, request: &PageRequest<'_>) -> Result<Page, StoreError> {
+        // One reading a second since noon two days ago.
+        let reading = Reading {
+            point: id("square/rain"),
+            stamp: Stamp { boot: 1, mono_ms: request.upto * 1_000 },
+            value: Some(1.0),
+            quality: Quality::Good,
+        };
+        let seq = request.upto;
+        Ok(Page { entries: vec![Entry::Reading(Stored { seq, reading })], next: seq, complete: true })
+    }
+    fn head(&self) -> watch::Receiver<u64> {
+        self.past.head()
+    }
+    fn latest(&self) -> Vec<Stored> {
+        let reading = |point: &str| Reading {
+            point: id(point),
+            stamp: Stamp { boot: 1, mono_ms: 0 },
+            value: Some(1.0),
+            quality: Quality::Good,
+        };
+        vec![Stored { seq: 7, reading: reading("cellar/old/humidity") }]
+    }
+    fn history(&self, point: &PointId, from_ms: i64, to_ms: i64, step_ms: i64) -> Result<Vec<Bucket>, StoreError> {
+        if step_ms < 86_400_000 {
+            return self.past.history(point, from_ms, to_ms, step_ms);
+        }
+        // Two days of the past, 500 readings each.
+        let days = [NOON_MS - 3 * 86_400_000, NOON_MS - 86_400_000];
+        let bucket = |start_ms| Bucket { start_ms, min: 1.0, max: 1.0, sum: 500.0, first: 1.0, last: 1.0, count: 500 };
+        Ok(days.into_iter().filter(|day| (from_ms..to_ms).contains(day)).map(bucket).collect())
+    }
+    fn acknowledge(&self, _: &str, _: u64) -> Result<(), StoreError> {
+        Ok(())
+    }
+    fn acknowledged(&self) -> BTreeMap<String, u64> {
+        self.acknowledged.clone()
+    }
+    fn gaps(&self) -> Vec<Gap> {
+        self.gaps.clone()
+    }
+    fn figures(&self) -> StoreFigures {
+        self.past.figures()
+    }
+    fn set_aside(&self) -> Vec<SetAside> {
+        vec![SetAside { name: "2026-11-21T10-00-00-00-00000000000007d0".into(), bytes: 12_000_000 }]
+    }
+    fn erase(&self, point: &PointId, before_ms: Option<i64>) -> Result<u64, StoreError> {
+        let mut may = self.may.0.lock().expect("not poisoned");
+        while *may == 0 {
+            may = self.may.1.wait(may).expect("not poisoned");
+        }
+        *may -= 1;
+        drop(may);
+        if self.refuses {
+            return Err(StoreError { doing: "write blocks anew".into(), source: None });
+        }
+        self.erased.lock().expect("not poisoned").push((point.clone(), before_ms));
+        Ok(617)
+    }
+}
+
+/// Asks for a page until it says something.
+async fn until_said(browser: &mut Browser<'_>, path: &str, word: &str) -> String {
+    loop {
+        let page = browser.get(path).await.read();
+        if page.contains(word) {
+            return page;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn taken_by(hall: &Hall, number: u64, peer: &str, count: u64) {
+    let record = serde_json::json!({
+        "peer": peer, "at": {"boot": 1, "mono_ms": 0}, "until": {"boot": 1, "mono_ms": 1_000},
+        "from": 1, "to": count, "count": count, "again": false,
+    });
+    hall.keep.put("access", &number.to_be_bytes(), record.to_string().as_bytes()).expect("a store");
+}
+
+#[tokio::test]
+async fn one_place_tells_who_has_what_what_is_kept_and_what_is_missing_and_why() {
+    let at = |minutes: u64| Some(Stamp { boot: 1, mono_ms: minutes * 60_000 });
+    let gap = |first, count, from, to, cause| Gap { first, last: first + count - 1, count, from, to, cause };
+    let archive = Storied {
+        gaps: vec![
+            gap(1, 400, None, None, Cause::SizeLimit),
+            gap(9_000, 3_120, at(0), at(147), Cause::CardRefused),
+            gap(90_000, 1, at(3), at(3), Cause::Damage),
+            gap(95_000, 12, at(30), at(1_500), Cause::SizeLimit),
+            gap(96_000, 1_000, at(3), at(4), Cause::Erased),
+        ],
+        acknowledged: BTreeMap::from([("agglo.example".to_owned(), 8_820)]),
+        ..Storied::new()
+    };
+    let hall = Hall::called("Les Martys", |ground| ground.archive = Arc::new(archive));
+    taken_by(&hall, 0, "agglo.example", 8_820);
+    taken_by(&hall, 1, "Syndicat", 10);
+    let mut mayor = hall.mayor().await;
+    let page = mayor.get("/data").await.read();
+    for sentence in [
+        "Carcassonne Agglo A tout reçu jusqu'à 14 h 32.",
+        "Peut prendre les mesures publiques, internes et personnelles avec accord.",
+        "dept N'est encore jamais venu. Peut prendre les mesures publiques.",
+        "Syndicat 10 mesures en tout N'est plus inscrit",
+        "1 230 034 mesures gardées, la plus ancienne du samedi 21 novembre 2026.",
+        "2,3 Mo utilisés sur 4,0 Go prévus",
+        "3 120 mesures perdues le samedi 21 novembre 2026 entre 12 h 05 et 14 h 32 : la carte mémoire refusait d'écrire.",
+        "1 mesure perdue le samedi 21 novembre 2026 à 12 h 08 : la carte mémoire a été abîmée.",
+        "12 mesures perdues entre le samedi 21 novembre 2026 à 12 h 35 et le dimanche 22 novembre 2026 à 13 h 05 : \
+         la place prévue était pleine.",
+        "400 mesures retirées à une date inconnue : la place manquait, mais un serveur les avait déjà reçues.",
+        "1 000 mesures effacées à la demande de la mairie.",
+        "Une partie abîmée de la mémoire a été mise de côté (12,0 Mo).",
+        "1 appareil mesure quelque chose de personnel. Rien n'en part.",
+    ] {
+        assert!(page.contains(sentence), "{sentence:?} is not in\n{page}");
+    }
+    for jargon in ["peer", "cursor", "curseur", "seq", "agglo.example"] {
+        assert!(!page.contains(jargon), "{jargon}");
+    }
+    // The newest first.
+    assert!(page.find("12 mesures perdues") < page.find("1 mesure perdue le") && page.contains("Publiques"));
+}
+
+#[tokio::test]
+async fn what_tells_something_about_a_person_is_not_for_viewers() {
+    let hall = Hall::new();
+    hall.values();
+    hall.tell("flat/caretaker/power", Some(640.0), Quality::Good);
+    let mut mayor = hall.mayor().await;
+    for (role, sees) in [("secretary", true), ("technician", true), ("viewer", false)] {
+        let mut person = joined(&hall, &mut mayor, &format!("Qui {role}"), role).await;
+        assert_eq!(person.get("/").await.read().contains("Logement du gardien"), sees, "{role}");
+        let expected = if sees { StatusCode::OK } else { StatusCode::FORBIDDEN };
+        assert_eq!(person.get("/points/flat/caretaker/power").await.status, expected, "{role}");
+        assert_eq!(person.get("/points/water/hall/index").await.status, StatusCode::OK, "{role}");
+    }
+    let page = mayor.get("/points/flat/caretaker/power").await.text();
+    assert!(page.contains("href=\"/erase?what=flat/caretaker/power\""));
+    assert!(mayor.get("/erase?what=flat/caretaker/power").await.text().contains("caretaker/power\" selected>"));
+    hall.board.raise(Code::PeerAbsent, "agglo.example", "no pull for 24 h");
+    assert!(mayor.get("/conditions").await.read().contains("ne vient plus chercher ses mesures : Carcassonne Agglo"));
+}
+
+#[tokio::test]
+async fn a_consent_is_recorded_and_withdrawn_on_the_panel_by_who_may_and_names_are_for_them_alone() {
+    let hall = Hall::new();
+    let mut mayor = hall.mayor().await;
+    let (point, power) = (id("flat/caretaker/temperature"), id("flat/caretaker/power"));
+    let form = [
+        ("do", "give"),
+        ("device", "flat/caretaker"),
+        ("person", "  Mme   Roche "),
+        ("peer", "agglo.example"),
+        ("dated", "2026-05-03"),
+        ("purpose", "étude du chauffage"),
+        ("paper", "classeur RGPD"),
+    ];
+    assert!(
+        mayor.get("/consents").await.read().contains("Ne part pas vers Carcassonne Agglo. Aucun accord n'est noté.")
+    );
+    for (field, value, wrong) in [
+        ("person", " ", "Écrivez le nom de la personne"),
+        ("paper", "", "Écrivez où est le papier signé"),
+        ("dated", "2026-11-22", "Il ne peut pas être à venir"),
+        ("dated", "hier", "Choisissez le jour écrit sur le papier"),
+        // Of another class: it may not ask for personal data at all.
+        ("peer", "dept", "Cochez au moins un serveur"),
+    ] {
+        let wrongly: Vec<_> = form.iter().map(|(k, v)| (*k, if *k == field { value } else { *v })).collect();
+        let refused = mayor.post("/consents", &wrongly).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{field} {value:?}");
+        assert!(refused.read().contains(wrong) && refused.text().contains("value=\"étude du chauffage\""), "{wrong}");
+    }
+    assert!(!hall.consents.allow(&point, "agglo.example", false));
+
+    let recorded = mayor.post("/consents", &form).await;
+    assert_eq!((recorded.status, recorded.header("location")), (StatusCode::SEE_OTHER, "/consents?done=given"));
+    assert!(hall.consents.allow(&point, "agglo.example", false) && hall.consents.allow(&power, "agglo.example", false));
+    let page = mayor.get("/consents?done=given").await.read();
+    for sentence in [
+        "L'accord est noté.",
+        "Part vers Carcassonne Agglo. Accord de Mme Roche du dimanche 3 mai 2026, pour : étude du chauffage. \
+         Papier : classeur RGPD.",
+        "Accord noté : Logement du gardien, pour Carcassonne Agglo.",
+        "Noté par Jeanne Vidal, samedi 21 novembre 2026 à 12 h 05",
+    ] {
+        assert!(page.contains(sentence), "{sentence:?} is not in\n{page}");
+    }
+    assert!(mayor.get("/data").await.read().contains("Ses mesures partent, avec un accord."));
+
+    let mut secretary = joined(&hall, &mut mayor, "Secrétaire", "secretary").await;
+    let mut technician = joined(&hall, &mut mayor, "Technicien", "technician").await;
+    for other in ["viewer", "technician"] {
+        let mut reader = joined(&hall, &mut mayor, &format!("Qui {other}"), other).await;
+        let page = reader.get("/consents").await;
+        assert!(page.read().contains("Un accord du dimanche 3 mai 2026 est noté."));
+        for hidden in ["Roche", "classeur", "étude", "Jeanne", "<form"] {
+            assert!(!page.text().contains(hidden), "{other} reads {hidden}");
+        }
+    }
+    let withdraw =
+        [("do", "withdraw"), ("device", "flat/caretaker"), ("peer", "agglo.example"), ("person", "Mme Roche")];
+    assert_eq!(technician.post("/account", &[("language", "fr")]).await.status, StatusCode::SEE_OTHER);
+    let page = technician.get("/account").await.text();
+    let token = page.split("name=\"token\" value=\"").nth(1).and_then(|r| r.split('"').next()).expect("a token");
+    let mut forged = withdraw.to_vec();
+    forged.push(("token", token));
+    assert_eq!(technician.ask("POST", "/consents", encoded(&forged), &[]).await.status, StatusCode::FORBIDDEN);
+
+    let nobody = [withdraw[0], withdraw[1], withdraw[2], ("person", "")];
+    assert_eq!(secretary.post("/consents", &nobody).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(hall.consents.allow(&point, "agglo.example", false));
+    assert_eq!(secretary.post("/consents", &withdraw).await.header("location"), "/consents?done=withdrawn");
+    assert!(!hall.consents.allow(&point, "agglo.example", true), "at once");
+    let page = secretary.get("/consents").await.read();
+    assert!(
+        page.contains("Ne part pas vers Carcassonne Agglo. L'accord a été retiré samedi 21 novembre 2026 à 12 h 05.")
+    );
+    assert!(page.contains("À la demande de Mme Roche. Noté par Secrétaire") && page.contains("Accord noté : Logement"));
+
+    let one = [("point", "flat/caretaker/power")];
+    let again: Vec<_> = form.iter().chain(&one).copied().collect();
+    assert_eq!(secretary.post("/consents", &again).await.status, StatusCode::SEE_OTHER);
+    assert!(
+        hall.consents.allow(&power, "agglo.example", false) && !hall.consents.allow(&point, "agglo.example", false)
+    );
+    assert!(secretary.get("/consents").await.read().contains("Part en partie vers Carcassonne Agglo."));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_is_erased_off_the_request_after_a_page_that_says_what_goes_and_who_has_a_copy() {
+    let archive = Arc::new(Storied::new());
+    let hall = Hall::called("Les Martys", |ground| ground.archive = archive.clone());
+    hall.tell("flat/caretaker/power", Some(640.0), Quality::Good);
+    hall.tell("flat/caretaker/temperature", Some(19.5), Quality::Good);
+    taken_by(&hall, 0, "agglo.example", 8_820);
+    taken_by(&hall, 1, "dept", 10);
+    taken_by(&hall, 2, "Syndicat", 10);
+    let consents = hall.consents.clone();
+    let mut mayor = hall.mayor().await;
+    let chosen = [("what", "device:flat/caretaker"), ("how", "all"), ("before", "")];
+
+    let question = mayor.post("/erase", &chosen).await.read();
+    for sentence in [
+        "Effacer tout ce qu'a mesuré « Logement du gardien » ?",
+        "Cela fait environ 2 000 valeurs gardées depuis le mercredi 18 novembre 2026.",
+        "C'est pour toujours",
+        "L'appareil continue de mesurer",
+        "Demandez-leur d'effacer la leur : Syndicat – Dernière visite :",
+    ] {
+        assert!(question.contains(sentence), "{sentence:?} is not in\n{question}");
+    }
+    assert!(!question.contains("dept"), "never let in");
+    assert!(!question.contains("Carcassonne Agglo"), "let in, but nobody ever agreed");
+    let agreed = What::Given {
+        person: "Mme Roche".into(),
+        purpose: String::new(),
+        paper: "classeur".into(),
+        dated: "2026-05-03".into(),
+    };
+    let entry = Agreed {
+        what: agreed,
+        points: vec![id("flat/caretaker/power")],
+        peers: vec!["agglo.example".into()],
+        at: hall.clock.now(),
+        by: "Jeanne Vidal".into(),
+    };
+    consents.give(entry).expect("recorded");
+    assert!(mayor.post("/erase", &chosen).await.read().contains("Carcassonne Agglo – Dernière visite"));
+    assert!(archive.erased.lock().expect("not poisoned").is_empty(), "nothing goes before it is confirmed");
+    assert!(hall.live.newest(&id("flat/caretaker/power")).is_some());
+
+    let confirmed = [chosen[0], chosen[1], chosen[2], ("confirmed", "yes")];
+    assert_eq!(mayor.post("/erase", &confirmed).await.header("location"), "/erase");
+    archive.permit(1);
+    let page = until_said(&mut mayor, "/erase", "Effacement en cours : 1 sur 2.").await;
+    assert!(page.contains("Logement du gardien, en entier : en cours."));
+    assert_eq!(mayor.post("/erase", &confirmed).await.status, StatusCode::CONFLICT, "one at a time");
+    archive.permit(1);
+    let page = until_said(&mut mayor, "/erase", "1 234 valeurs effacées.").await;
+    assert!(page.contains("Logement du gardien, en entier : 1 234 valeurs effacées."));
+    let erased = archive.erased.lock().expect("not poisoned").clone();
+    assert_eq!(erased, [(id("flat/caretaker/power"), None), (id("flat/caretaker/temperature"), None)]);
+    assert_eq!(hall.live.newest(&id("flat/caretaker/power")), None, "the newest value is gone too");
+    let told = mayor.get("/data").await.read();
+    assert!(told.contains("Logement du gardien, en entier : 1 234 valeurs effacées. Jeanne Vidal, samedi 21 novembre"));
+
+    // Only what is old, of one point: the newest value stays.
+    hall.tell("flat/caretaker/power", Some(640.0), Quality::Good);
+    let old = [("what", "flat/caretaker/power"), ("how", "before"), ("before", "20/11/2026")];
+    let question = mayor.post("/erase", &old).await.read();
+    assert!(
+        question.contains("« Logement du gardien – Puissance » avant le vendredi 20 novembre 2026 ?"),
+        "{question}"
+    );
+    assert!(
+        question.contains("environ 500 valeurs") && question.contains("Ce qui a été mesuré depuis cette date reste")
+    );
+    mayor.post("/erase", &[old[0], old[1], ("before", "2026-11-20"), ("confirmed", "yes")]).await;
+    archive.permit(1);
+    until_said(&mut mayor, "/erase", "Puissance, avant le vendredi 20 novembre 2026 : 617 valeurs effacées.").await;
+    // Midnight in Paris.
+    let midnight = Some(1_795_129_200_000);
+    assert_eq!(archive.erased.lock().expect("not poisoned").last(), Some(&(id("flat/caretaker/power"), midnight)));
+    assert!(hall.live.newest(&id("flat/caretaker/power")).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_mayor_erases_what_is_there_and_a_refusal_of_the_card_is_told() {
+    let archive = Arc::new(Storied { refuses: true, ..Storied::new() });
+    let hall = Hall::called("Les Martys", |ground| ground.archive = archive.clone());
+    let mut mayor = hall.mayor().await;
+    for role in ["secretary", "technician", "viewer"] {
+        let mut other = joined(&hall, &mut mayor, &format!("Qui {role}"), role).await;
+        assert_eq!(other.get("/erase").await.status, StatusCode::FORBIDDEN, "{role}");
+        let page = other.get("/data").await;
+        assert!(page.status == StatusCode::OK && !page.text().contains("href=\"/erase\""), "{role}");
+        let page = other.get("/account").await.text();
+        let token = page.split("name=\"token\" value=\"").nth(1).and_then(|r| r.split('"').next()).expect("a token");
+        let forged = [("what", "square/rain"), ("how", "all"), ("confirmed", "yes"), ("token", token)];
+        assert_eq!(other.ask("POST", "/erase", encoded(&forged), &[]).await.status, StatusCode::FORBIDDEN, "{role}");
+    }
+    let page = mayor.get("/erase").await;
+    assert!(page.text().contains("<option value=\"cellar/old/humidity\">"), "stored, though nobody measures it now");
+    for (what, how, before) in
+        [("", "all", ""), ("no/such/point", "all", ""), ("square/rain", "", ""), ("square/rain", "before", "demain")]
+    {
+        let refused =
+            mayor.post("/erase", &[("what", what), ("how", how), ("before", before), ("confirmed", "yes")]).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{what} {how} {before}");
+    }
+    archive.permit(1);
+    mayor.post("/erase", &[("what", "cellar/old/humidity"), ("how", "all"), ("confirmed", "yes")]).await;
+    until_said(&mut mayor, "/erase", "pas effacé, la carte mémoire a refusé").await;
+
+    // What was begun when the gateway stopped.
+    let begun = serde_json::json!({
+        "label": "Pluie", "points": ["square/rain"], "before_ms": null, "by": "Jeanne Vidal",
+        "at": {"boot": 1, "mono_ms": 0}, "ended": null, "outcome": "begun",
+    });
+    hall.keep.put("erasure", &50_u64.to_be_bytes(), begun.to_string().as_bytes()).expect("a store");
+    assert!(mayor.get("/erase").await.read().contains("Pluie, en entier : interrompu par un arrêt du boîtier."));
 }
 
 #[tokio::test]

@@ -20,15 +20,17 @@ use clocher::{
     clock::{Clock, HeldTime, Source, Stamp},
     condition::{Board, Code},
     config::peers::{PeerSettings, PeersSettings},
+    consent::{Consents, Entry as Agreed, What},
     live::Live,
     peers::{
         Format, Ground,
-        pull::{Patience, PullError, PullOptions, Summary, run},
+        pull::{NewestFirst, Patience, PullError, PullOptions, Summary, run},
     },
     reading::{Kind, Point, PointId, Quality, Reading, Sharing, Stored},
     store::{Archive, Bucket, Cause, Entry, Gap, Keep, MemoryKeep, Page, PageRequest, StoreError, StoreFigures},
     supervisor::{Stage, Supervisor},
     tls::{self, Authority, Identity},
+    traffic::Traffic,
 };
 use http_body_util::{BodyExt, Empty};
 use hyper::{HeaderMap, Request, StatusCode};
@@ -139,11 +141,13 @@ impl Archive for MemoryArchive {
 
     fn latest(&self) -> Vec<Stored> {
         let shelf = self.shelf.lock().expect("whole");
-        let readings = shelf.entries.iter().filter_map(|entry| match entry {
-            Entry::Reading(stored) => Some((stored.reading.point.clone(), stored.clone())),
-            Entry::Gap(_) => None,
-        });
-        BTreeMap::from_iter(readings).into_values().collect()
+        let mut newest = BTreeMap::new();
+        for entry in &shelf.entries {
+            if let Entry::Reading(stored) = entry {
+                newest.insert(stored.reading.point.clone(), stored.clone());
+            }
+        }
+        newest.into_values().collect()
     }
 
     fn history(&self, _: &PointId, _: i64, _: i64, _: i64) -> Result<Vec<Bucket>, StoreError> {
@@ -202,14 +206,17 @@ fn point(name: &str, sharing: Sharing) -> Point {
 
 fn peer(name: &str, sharing: &[Sharing], consent: Option<&str>) -> PeerSettings {
     let sharing = BTreeSet::from_iter(sharing.iter().copied());
-    PeerSettings { name: name.to_owned(), sharing, consent: consent.map(ToOwned::to_owned) }
+    PeerSettings { name: name.to_owned(), sharing, consent: consent.map(ToOwned::to_owned), label: None }
 }
 
 struct Gateway {
     archive: Arc<MemoryArchive>,
     keep: Arc<MemoryKeep>,
+    consents: Consents,
     board: Board,
     clock: Clock,
+    time: Arc<HeldTime>,
+    traffic: Arc<Traffic>,
     supervisor: Supervisor,
     address: SocketAddr,
     authority: Authority,
@@ -222,6 +229,14 @@ impl Gateway {
     }
 
     fn with_pages_of(page_bytes: usize) -> Self {
+        Self::with(page_bytes, None)
+    }
+
+    fn with_budget_of(bytes: u64) -> Self {
+        Self::with(1 << 20, Some(bytes))
+    }
+
+    fn with(page_bytes: usize, monthly_budget: Option<u64>) -> Self {
         let directory = tempfile::tempdir().expect("a folder");
         let authority = Authority::new("Agglomération").expect("an authority");
         let ca = directory.path().join("ca.pem");
@@ -229,12 +244,16 @@ impl Gateway {
         let issued = authority.issue_server(&["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("issued");
         let identity = issued.write(directory.path(), "gateway").expect("written");
 
-        let clock = Clock::new(1, HeldTime::at(NOON, Source::Ntp), []);
+        let time = HeldTime::at(NOON, Source::Ntp);
+        let clock = Clock::new(1, time.clone(), []);
         clock.observe();
         let (archive, keep, board) = (MemoryArchive::new(), Arc::new(MemoryKeep::default()), Board::new(clock.clone()));
         let supervisor = Supervisor::new(board.clone());
+        let paris = TimeZone::get("Europe/Paris").expect("bundled");
+        let traffic = Arc::new(Traffic::open(keep.clone(), clock.clone(), paris, monthly_budget));
         let points =
             [point(PUBLIC, Sharing::Public), point(INTERNAL, Sharing::Internal), point(PERSONAL, Sharing::Personal)];
+        let consents = Consents::open(keep.clone(), clock.clone());
         let ground = Ground {
             supervisor: supervisor.clone(),
             board: board.clone(),
@@ -242,6 +261,9 @@ impl Gateway {
             live: Live::new(points, []),
             archive: archive.clone(),
             keep: keep.clone(),
+            traffic: Arc::clone(&traffic),
+            alarms: BTreeSet::from([id(INTERNAL)]),
+            consents: consents.clone(),
             gateway: "mairie".to_owned(),
             commune: "Saint-Exemple".to_owned(),
             time_zone: TimeZone::get("Europe/Paris").expect("a zone"),
@@ -253,6 +275,7 @@ impl Gateway {
             revoked: None,
             page_bytes,
             absent_after: Duration::from_secs(86_400),
+            monthly_budget,
             peers: vec![
                 peer("agglo", &[Sharing::Public, Sharing::Internal], None),
                 peer("press", &[Sharing::Public], None),
@@ -265,7 +288,7 @@ impl Gateway {
         let listener = TcpListener::bind(settings.listen).expect("bound");
         let address = listener.local_addr().expect("an address");
         clocher::peers::start(settings, listener, tls, ground);
-        Self { archive, keep, board, clock, supervisor, address, authority, directory }
+        Self { archive, keep, consents, board, clock, time, traffic, supervisor, address, authority, directory }
     }
 
     fn certificate(&self, name: &str) -> (PathBuf, PathBuf) {
@@ -292,6 +315,7 @@ impl Gateway {
             cursor_file: self.directory.path().join("cursor.json"),
             output: Some(self.directory.path().join("lines.jsonl")),
             format: Format::Rows,
+            newest_first: None,
             once: true,
             wait: Duration::from_secs(60),
             limit: 50,
@@ -299,6 +323,7 @@ impl Gateway {
             patience: Patience {
                 first: Duration::from_millis(1),
                 longest: Duration::from_millis(2),
+                asked: Duration::from_secs(3_600),
                 tries: 1_000,
                 silence: Duration::from_secs(10),
             },
@@ -435,6 +460,77 @@ async fn each_peer_sees_its_sharing_classes_and_nothing_of_the_others() {
             assert!(!text.contains(hidden), "{name} sees {hidden}");
         }
     }
+}
+
+/// What the mayor records about the flat and a peer.
+fn agreed(what: What, peer: &str) -> Agreed {
+    let at = Stamp { boot: 1, mono_ms: 0 };
+    Agreed { what, points: vec![id(PERSONAL)], peers: vec![peer.to_owned()], at, by: "Jeanne Vidal".to_owned() }
+}
+
+fn withdrawn(peer: &str) -> Agreed {
+    agreed(What::Withdrawn { person: "Mme Roche".to_owned() }, peer)
+}
+
+fn given(peer: &str) -> Agreed {
+    let [person, purpose, paper, dated] = ["Mme Roche", "", "classeur RGPD", "2026-05-03"].map(ToOwned::to_owned);
+    agreed(What::Given { person, purpose, paper, dated }, peer)
+}
+
+#[tokio::test]
+async fn a_consent_recorded_on_the_panel_lets_a_personal_point_leave_and_its_withdrawal_keeps_it_here() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PUBLIC, 5);
+    gateway.archive.produce(PERSONAL, 5);
+    let seen = async |name: &str| {
+        let client = gateway.client(name);
+        let told = client.get("/v1/points").await.json();
+        let told = told["points"].as_array().expect("points").iter().any(|point| point["id"] == PERSONAL);
+        let pages = ["/v1/observations", "/v1/observations?from=1&to=10", "/v1/observations?format=columns"];
+        for path in pages {
+            let page = client.get(path).await;
+            assert_eq!(page.lines().iter().any(|line| line["point"] == PERSONAL), told, "{name} {path}");
+        }
+        told
+    };
+    assert_eq!([seen("energy").await, seen("sly").await, seen("agglo").await], [true, false, false]);
+    for peer in ["sly", "agglo", "press"] {
+        gateway.consents.give(given(peer)).expect("recorded");
+    }
+    assert!(seen("sly").await, "its class and a consent");
+    assert!(!seen("agglo").await && !seen("press").await, "a consent without the class is not enough");
+    gateway.consents.withdraw(withdrawn("energy")).expect("recorded");
+    gateway.consents.withdraw(withdrawn("sly")).expect("recorded");
+    assert_eq!(
+        [seen("energy").await, seen("sly").await],
+        [false, false],
+        "what the configuration says is withdrawn too"
+    );
+    gateway.consents.give(given("energy")).expect("recorded");
+    assert_eq!([seen("energy").await, seen("sly").await], [true, false]);
+}
+
+#[tokio::test]
+async fn a_withdrawal_counts_at_once_for_a_pull_that_is_waiting() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PERSONAL, 5);
+    let client = gateway.client("energy");
+    let cursor = client.get("/v1/observations").await.lines().last().expect("a line")["next"].clone();
+    let before = gateway.archive.head.receiver_count();
+    let path = format!("/v1/observations?after={}&wait=30", cursor.as_str().expect("a cursor"));
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.get(&path).await }
+    });
+    while gateway.archive.head.receiver_count() == before {
+        tokio::task::yield_now().await;
+    }
+    gateway.consents.withdraw(withdrawn("energy")).expect("recorded");
+    gateway.archive.produce(PERSONAL, 5);
+    gateway.archive.produce(PUBLIC, 1);
+    let page = waiting.await.expect("answered");
+    let points: Vec<_> = page.lines().iter().filter_map(|line| line["point"].as_str().map(ToOwned::to_owned)).collect();
+    assert!(points.iter().all(|point| point == PUBLIC), "{points:?}");
 }
 
 #[tokio::test]
@@ -725,6 +821,183 @@ async fn the_newest_polls_of_a_peer_end_its_oldest_and_leave_the_others_alone() 
     }
 }
 
+// ---- newest first, later, not too much ------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_newest_of_each_point_is_told_first_and_moves_no_cursor() {
+    let gateway = Gateway::start();
+    for name in [PUBLIC, INTERNAL, PERSONAL, PUBLIC] {
+        gateway.archive.produce(name, 500);
+    }
+    let client = gateway.client("agglo");
+    let newest = client.get("/v1/observations?order=newest").await;
+    let lines = newest.lines();
+    let told: Vec<_> = lines.iter().map(|line| (line["seq"].as_u64(), line["point"].as_str())).collect();
+    assert_eq!(told, [(Some(2_000), Some(PUBLIC)), (Some(1_000), Some(INTERNAL)), (None, None)]);
+    assert_eq!(lines[2], json!({"before": 1_000, "complete": true}));
+    assert!(newest.body.len() < 1_000, "{} bytes before a backlog of 2 000 readings", newest.body.len());
+    assert!(gateway.archive.acknowledged().is_empty());
+    let register = gateway.accesses();
+    assert_eq!(
+        (&register[0]["from"], &register[0]["to"], &register[0]["again"]),
+        (&json!(1_000), &json!(2_000), &json!(true))
+    );
+
+    // What did not fit a page is told from there on.
+    let first = client.get("/v1/observations?order=newest&limit=1").await.lines();
+    assert_eq!((&first[0]["seq"], &first[1]), (&json!(2_000), &json!({"before": 2_000, "complete": false})));
+    let rest = client.get("/v1/observations?order=newest&limit=1&before=2000").await.lines();
+    assert_eq!((&rest[0]["seq"], &rest[1]), (&json!(1_000), &json!({"before": 1_000, "complete": true})));
+
+    // The backlog gives it again in its place: the same row, to the letter.
+    let backlog = client.get("/v1/observations?limit=20000").await.lines();
+    assert_eq!(backlog.iter().filter(|line| **line == lines[0]).count(), 1);
+}
+
+#[tokio::test]
+async fn a_puller_that_comes_back_knows_how_things_are_before_the_backlog() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PUBLIC, 3_000);
+    gateway.archive.produce(INTERNAL, 1);
+    let state = gateway.directory.path().join("now.jsonl");
+    // The backlog never gets through; the first kilobytes do.
+    let proxy = Proxy::start(gateway.address, |_| 8_000).await;
+    let mut options = PullOptions { limit: 20_000, ..gateway.pull(proxy.address) };
+    options.newest_first = Some(NewestFirst { file: state.clone(), after: Duration::ZERO });
+    options.patience.tries = 5;
+    pull(options.clone()).await.expect_err("the backlog does not fit");
+    let now = std::fs::read_to_string(&state).expect("a state");
+    assert_eq!(numbers(&now), [3_001, 3_000]);
+    assert_eq!(gateway.pulled(), "");
+
+    options.url = gateway.pull(gateway.address).url;
+    let summary = pull(options).await.expect("pulled");
+    assert_eq!((summary.states, numbers(&gateway.pulled())), (1, (1..=3_001).collect()));
+}
+
+#[tokio::test]
+async fn the_end_says_when_to_come_back_unless_the_peer_waits_here() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PUBLIC, 30);
+    let client = gateway.client("agglo");
+    let hint = |answer: &Answer| answer.header("retry-after").map(|text| text.parse::<u64>().expect("seconds"));
+    assert_eq!(hint(&client.get("/v1/observations?limit=10").await), None, "there is more");
+    let mut hints = Vec::new();
+    for _ in 0..20 {
+        hints.extend(hint(&client.get("/v1/observations").await));
+    }
+    let (least, most) = (hints.iter().min().expect("told"), hints.iter().max().expect("told"));
+    assert!(hints.len() == 20 && (30..=99).contains(least) && most - least <= 9, "a share of its own: {hints:?}");
+    assert_eq!(hint(&client.get("/v1/observations?wait=60").await), None);
+}
+
+#[tokio::test]
+async fn a_follower_without_long_polls_comes_back_when_it_is_asked_to() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PUBLIC, 10);
+    let (stop, mut options) = (CancellationToken::new(), gateway.pull(gateway.address));
+    (options.once, options.wait) = (false, Duration::ZERO);
+    let follower = tokio::spawn(run(options.clone(), stop.clone()));
+    let pulled = || std::fs::read_to_string(options.output.as_ref().expect("a file")).unwrap_or_default();
+    let other = gateway.client("press");
+    // Other requests measure time: the follower would have made as many.
+    while pulled().is_empty() {
+        other.get("/v1/health").await;
+    }
+    for _ in 0..50 {
+        other.get("/v1/health").await;
+    }
+    assert!(!gateway.archive.acknowledged().contains_key("agglo"), "it has not asked again");
+    stop.cancel();
+    follower.await.expect("no panic").expect("a clean end");
+
+    options.patience.asked = Duration::from_millis(1);
+    let stop = CancellationToken::new();
+    let follower = tokio::spawn(run(options, stop.clone()));
+    gateway.archive.acknowledged_up_to("agglo", 10).await;
+    gateway.archive.produce(PUBLIC, 10);
+    gateway.archive.acknowledged_up_to("agglo", 20).await;
+    stop.cancel();
+    follower.await.expect("no panic").expect("a clean end");
+    assert_eq!(numbers(&gateway.pulled()), (1..=20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_spent_budget_holds_readings_back_until_the_month_ends_and_lets_alarms_through() {
+    let gateway = Gateway::with_budget_of(10_000_000);
+    for name in [PUBLIC, INTERNAL] {
+        gateway.archive.produce(name, 20);
+    }
+    let client = gateway.client("agglo");
+    let cursor = client.get("/v1/observations?limit=30").await.next();
+    gateway.traffic.counters().sent(10_000_000);
+
+    for path in [format!("/v1/observations?after={cursor}"), "/v1/observations?from=1&to=9".to_owned()] {
+        let refused = client.get(&path).await;
+        assert_eq!((refused.status.as_u16(), &refused.json()["error"]), (429, &json!("budget-spent")), "{path}");
+        assert_eq!(refused.json()["limit"], 10_000_000);
+        let after: u64 = refused.header("retry-after").expect("told").parse().expect("seconds");
+        // From noon of 1 June in UTC to the end of June in Paris, and up to an hour of spread.
+        let left = 29 * 86_400 + 10 * 3_600;
+        assert!((left..=left + 3_661).contains(&after), "{after}");
+    }
+    assert!(!gateway.archive.acknowledged().contains_key("agglo"), "what was refused acknowledges nothing");
+    assert!(gateway.board.is_open(Code::DataBudget, "peers"));
+
+    let digest = client.get("/v1/health").await.json();
+    assert_eq!((&digest["traffic"]["month"], &digest["traffic"]["budget"]), (&json!("2026-06"), &json!(10_000_000)));
+    assert!(digest["traffic"]["bytes"].as_u64().expect("bytes") > 10_000_000);
+    let points = |answer: Answer| -> Vec<_> {
+        answer.lines().iter().filter_map(|line| line["point"].as_str().map(ToOwned::to_owned)).collect()
+    };
+    let alarms = points(client.get("/v1/observations?order=newest").await);
+    assert_eq!(alarms, [INTERNAL], "a contact with an alarm");
+    gateway.board.raise(Code::WaterLeak, "electricity/mairie", "it leaks");
+    gateway.board.raise(Code::PeerAbsent, "electricity/flat", "no alarm");
+    let alarms = points(client.get("/v1/observations?order=newest").await);
+    assert_eq!(alarms, [INTERNAL, PUBLIC], "and what an open alarm names");
+    let others = points(gateway.client("press").get("/v1/observations?order=newest").await);
+    assert_eq!(others, [PUBLIC], "still nothing a peer may not see");
+
+    gateway.time.advance(30 * 86_400_000);
+    let page = client.get(&format!("/v1/observations?after={cursor}")).await;
+    assert_eq!(numbers(&String::from_utf8_lossy(&page.body)), (31..=40).collect::<Vec<_>>(), "all of it waited");
+}
+
+#[tokio::test]
+async fn a_single_pull_does_not_wait_for_the_month_to_end() {
+    let gateway = Gateway::with_budget_of(10_000_000);
+    gateway.archive.produce(PUBLIC, 20);
+    gateway.traffic.counters().sent(10_000_000);
+    let ended = pull(gateway.pull(gateway.address)).await.expect_err("nothing to be had");
+    assert!(matches!(&ended, PullError::ComeBack { code, .. } if code == "budget-spent"), "{ended}");
+}
+
+#[tokio::test]
+async fn every_byte_of_a_connection_is_counted_handshake_and_tls_included() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PUBLIC, 300);
+    let carried = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&carried);
+    let through = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
+    let (address, to) = (through.local_addr().expect("an address"), gateway.address);
+    let way = tokio::spawn(async move {
+        let (mut client, _) = through.accept().await.expect("a client");
+        let mut server = TcpStream::connect(to).await.expect("connected");
+        let both = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        let (there, back) = both.expect("a clean end");
+        counted.store(there + back, Ordering::SeqCst);
+    });
+    let client = Client { address, ..gateway.client("agglo") };
+    let page = client.get("/v1/observations").await;
+    drop(client);
+    way.await.expect("carried");
+    assert!(gateway.supervisor.stop(Duration::from_secs(10)).await.is_empty());
+    let carried = carried.load(Ordering::SeqCst);
+    assert!(carried as usize > page.body.len() + 1_500, "{carried} bytes, a handshake among them");
+    assert_eq!(gateway.traffic.counters().total(), carried);
+}
+
 // ---- the listener ---------------------------------------------------------------------------------------------------
 
 mod listener {
@@ -743,7 +1016,9 @@ mod listener {
 
     const LIMITS: Limits = Limits {
         connections: 24,
+        handshakes: 24,
         per_address: 4,
+        per_certificate: 4,
         handshake: LONG,
         header: LONG,
         idle: LONG,
@@ -776,7 +1051,8 @@ mod listener {
             let address = listener.local_addr().expect("an address");
             let stop = CancellationToken::new();
             let config = tls::server(&own).expect("a configuration");
-            let ended = tokio::spawn(serve(listener, config, warp::service(filter), limits, stop.clone()));
+            let ended =
+                tokio::spawn(serve(listener, config, warp::service(filter), limits, Arc::default(), stop.clone()));
             Self { address, tls: client.into(), stop, ended, _directory: directory }
         }
 

@@ -20,12 +20,12 @@ use tokio_serial::SerialPort;
 use crate::process::{Running, clocher, run_to_end};
 
 /// A hall with an MQTT counter, a peer, and nothing else; every port is 0.
-struct Hall {
+pub(crate) struct Hall {
     place: TempDir,
 }
 
 impl Hall {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = tempfile::tempdir().expect("a place");
         let authority = Authority::new("Test").expect("an authority");
         let central = authority.issue_client("central").expect("a client");
@@ -36,7 +36,7 @@ impl Hall {
         Self { place }
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }
 
@@ -79,7 +79,7 @@ impl Hall {
         file
     }
 
-    fn counting(&self) -> PathBuf {
+    pub(crate) fn counting(&self) -> PathBuf {
         self.configured(
             r#"
             [[device]]
@@ -99,7 +99,7 @@ impl Hall {
     }
 
     /// Pulls everything there is with the real command.
-    fn pull(&self, peers: SocketAddr) -> Vec<Value> {
+    pub(crate) fn pull(&self, peers: SocketAddr) -> Vec<Value> {
         let done = self.try_to_pull(peers);
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         lines_of(&self.file("pulled.jsonl"))
@@ -132,13 +132,13 @@ fn lines_of(file: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
 }
 
-fn sequence(lines: &[Value]) -> Vec<u64> {
+pub(crate) fn sequence(lines: &[Value]) -> Vec<u64> {
     lines.iter().map(|line| line["seq"].as_u64().unwrap_or_else(|| panic!("no seq in {line}"))).collect()
 }
 
 /// Publishes numbers from `first` at QoS 1 as fast as they are acknowledged, until `enough` acknowledgements have
 /// come; gives the acknowledged numbers and the next number never sent.
-async fn publish(broker: SocketAddr, first: u64, enough: usize) -> (BTreeSet<u64>, u64) {
+pub(crate) async fn publish(broker: SocketAddr, first: u64, enough: usize) -> (BTreeSet<u64>, u64) {
     let mut options = MqttOptions::new("sensor-1", broker.ip().to_string(), broker.port());
     options.set_credentials("sensor", "a long enough secret").set_inflight(40);
     let (client, mut events) = AsyncClient::new(options, 40);

@@ -172,7 +172,10 @@ const PAGES = [
   ["announcements", "/announcements"],
   ["conditions", "/conditions"],
   ["demonstration", "/demonstration"],
+  ["data", "/data"],
   ["access", "/access"],
+  ["consents", "/consents"],
+  ["erase", "/erase"],
   ["accounts", "/accounts"],
   ["account", "/account"],
   ["about", "/about"],
@@ -213,6 +216,7 @@ test("the first page tells of each device what people ask for, and folds the res
     "Électricité de la salle": ["VA", "kWh"],
     "Pompe à chaleur": ["W", "kWh"],
     "Eau de la salle": ["L", "L/h"],
+    "Logement du gardien": ["°C", "%"],
   });
   const linky = page.locator(".card", { hasText: "Électricité de la salle" });
   const breaker = linky.locator('[data-point$="/breaker"]');
@@ -444,8 +448,74 @@ test("after an outage of the link, nothing is lost and all has arrived", async (
 test("the register tells what the central server took", async ({ page }) => {
   await signIn(page);
   await go(page, "/access");
-  await page.getByRole("rowheader", { name: "demonstration" }).first().waitFor();
+  await page.getByRole("rowheader", { name: "Agglo du Lauquet" }).first().waitFor();
   assert.match(await page.locator("tbody tr").first().textContent(), /mesure/);
+});
+
+test("one place says who has received what, and up to when", async ({ page }) => {
+  await signIn(page);
+  await page.getByRole("link", { name: "Savoir où vont les données" }).click();
+  await page.getByRole("heading", { name: "Données et accès", level: 1 }).waitFor();
+  await page.getByText(/A tout reçu jusqu’à\s\d+\sh\s\d\d\./).waitFor();
+  const said = await page.locator("main").innerText();
+  assert.doesNotMatch(said, /peer|cursor|curseur|\bseq\b/i, "no jargon");
+  // French typography: no ordinary space before a double mark, none inside the quotation marks.
+  assert.doesNotMatch(said, /[^\s] [:;!?»]|« /);
+  await page.getByRole("link", { name: "Voir le registre" }).click();
+  await page.waitForURL(`${address}/access`);
+});
+
+test("a consent is withdrawn and recorded anew by keyboard alone, without JavaScript", async () => {
+  const { context, page } = await visitor({ script: false });
+  await signIn(page);
+  await go(page, "/consents");
+  const flat = page.locator("li.sheet", { hasText: "Logement du gardien" }).first();
+  await flat.getByText("Part vers Agglo du Lauquet.").waitFor();
+  await tabTo(page, "Retirer l’accord");
+  await page.keyboard.press("Enter");
+  await tabTo(page, "Qui le demande");
+  await page.keyboard.type("M. Lagarde");
+  await comfortable(page, "a withdrawal");
+  await tabTo(page, "Retirer maintenant");
+  await page.keyboard.press("Enter");
+  await page.getByRole("status").getByText("Plus rien ne part").waitFor();
+  await flat.getByText("Ne part pas vers Agglo du Lauquet.").waitFor();
+  await shoot(page, "consent-withdrawn-360");
+
+  await tabTo(page, "Noter un accord");
+  await page.keyboard.press("Enter");
+  await flat.getByLabel("Qui donne son accord").fill("M. Lagarde");
+  await flat.getByLabel("Date du papier signé").fill("2026-11-02");
+  await flat.getByLabel("Où est le papier signé").fill("secrétariat, classeur RGPD");
+  await comfortable(page, "a consent");
+  await shoot(page, "consent-form-360");
+  await flat.getByRole("button", { name: "Noter l’accord" }).click();
+  await page.getByRole("status").getByText("L’accord est noté").waitFor();
+  await flat.getByText("Accord de M. Lagarde du lundi 2 novembre 2026").waitFor();
+  assert.equal(await page.getByText("À la demande de M. Lagarde.").count(), 1);
+  await comfortable(page, "the record of consents");
+  await shoot(page, "consent-recorded-360");
+  await context.close();
+});
+
+test("what the flat measured is erased after a page that says what goes and who has a copy, without JavaScript", async () => {
+  const { context, page } = await visitor({ script: false });
+  await signIn(page);
+  await go(page, "/erase");
+  await page.getByLabel("Appareil ou mesure").selectOption({ label: "Logement du gardien – tout l’appareil" });
+  await button(page, "Voir ce qui s’effacera").click();
+  await page.getByRole("heading", { name: "Effacer tout ce qu’a mesuré" }).waitFor();
+  await page.getByText("C’est pour toujours").waitFor();
+  await page.locator(".points .points", { hasText: "Agglo du Lauquet" }).waitFor();
+  await comfortable(page, "before erasing");
+  await shoot(page, "erase-question-360");
+  await button(page, "Oui, effacer pour toujours").click();
+  await page.waitForURL(`${address}/erase`);
+  while ((await page.getByText("Effacement en cours").count()) > 0) await page.getByRole("link", { name: "Actualiser" }).click();
+  await page.getByRole("status").getByText(/Logement du gardien, en entier\s: .*effacées?\./).waitFor();
+  await comfortable(page, "erased");
+  await shoot(page, "erased-360");
+  await context.close();
 });
 
 test("a leak is found, is told on the first page, and somebody has seen it", async () => {

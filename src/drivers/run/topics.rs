@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::{super::TopicDecoder, ear::Ear};
-use crate::{config::filter::Filter, reading::Reading};
+use crate::{
+    config::filter::Filter,
+    reading::{PointId, Reading},
+};
 
 /// The MQTT devices. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -25,6 +28,11 @@ impl Topics {
     /// Whether a device listens to the topic.
     pub fn wants(&self, topic: &str) -> bool {
         self.0.iter().any(|subscription| subscription.filter.matches(topic))
+    }
+
+    /// Whether the device of a point listens to the topic: what is said there may be a value of the point.
+    pub fn feeds(&self, topic: &str, point: &PointId) -> bool {
+        self.0.iter().any(|subscription| subscription.ear.point(point).is_some() && subscription.filter.matches(topic))
     }
 
     /// What a message says, dated now. Nothing when no device listens to the topic.

@@ -14,7 +14,9 @@ use crate::{
         answer::{Answer, Problem},
         format,
         frame::Frame,
+        kept,
         language::Words,
+        partners,
         visit::Visit,
     },
     reading::PointId,
@@ -133,6 +135,9 @@ fn subject(condition: &Condition, ground: &Ground, words: &Words) -> String {
         let zones = ground.announcer.as_ref().map(|announcer| announcer.zones()).unwrap_or_default();
         return zones.into_iter().find(|zone| zone.name == name).map_or_else(|| name.to_owned(), |zone| zone.label);
     }
+    if condition.code == Code::PeerAbsent {
+        return partners::called(name, ground);
+    }
     let block = name.strip_prefix("device \"").and_then(|rest| rest.strip_suffix('"'));
     match block {
         Some(device) if condition.code == Code::ConfigurationFault => match measured(device, ground) {
@@ -232,10 +237,9 @@ fn unit(name: String, health: Health, words: &Words) -> Unit {
 }
 
 async fn store(visit: &Visit) -> Result<Store, Problem> {
-    let archive = Arc::clone(&visit.site.ground.archive);
-    let figures = tokio::task::spawn_blocking(move || archive.figures()).await.map_err(|_| Problem::Fell)?;
+    let (figures, gaps) = visit.site.look(|ground| (ground.archive.figures(), ground.archive.gaps())).await?;
     let words = &visit.words;
-    let stored = if figures.last_seq == 0 { 0 } else { figures.last_seq + 1 - figures.first_seq.max(1) };
+    let stored = kept::stored(&figures, &gaps);
     let (size, limit) = (format::bytes(figures.bytes, words), format::bytes(figures.bytes_limit, words));
     Ok(Store {
         readings: words.count("store-readings", stored),

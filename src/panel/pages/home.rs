@@ -95,7 +95,7 @@ pub(crate) async fn show(visit: Arc<Visit>) -> Result<Answer, Problem> {
     visit.only_reading()?;
     let ground = &visit.site.ground;
     let frame = Frame::new(&visit, &visit.words.say("home-title"), "/");
-    let (state, tasks, cards) = (state(ground, &visit.words), tasks(&visit), cards(ground, &visit.words));
+    let (state, tasks, cards) = (state(ground, &visit.words), tasks(&visit), cards(&visit));
     Answer::page(&Home { frame, state, tasks, cards })
 }
 
@@ -133,7 +133,7 @@ fn tasks(visit: &Visit) -> Vec<Task> {
     }
     tasks.push(task("/conditions", "look", "task-look", "task-look-about"));
     tasks.push(task("#values", "chart", "task-values", "task-values-about"));
-    tasks.push(task("/access", "share", "task-access", "task-access-about"));
+    tasks.push(task("/data", "share", "task-data", "task-data-about"));
     if visit.may(Act::ManageAccounts) {
         tasks.push(task("/accounts", "people", "task-accounts", "task-accounts-about"));
     } else {
@@ -143,9 +143,10 @@ fn tasks(visit: &Visit) -> Vec<Task> {
 }
 
 /// The values, by device. A meter may be able to say sixty things and say six: what never came is not shown.
-pub(crate) fn cards(ground: &Ground, words: &Words) -> Vec<Card> {
+fn cards(visit: &Visit) -> Vec<Card> {
+    let (ground, words) = (&visit.site.ground, &visit.words);
     let mut by_device: BTreeMap<&str, Vec<(&Point, Reading)>> = BTreeMap::new();
-    for point in ground.live.points() {
+    for point in ground.live.points().filter(|point| visit.may_see(point)) {
         let said = by_device.entry(device_of(&point.id)).or_default();
         said.extend(ground.live.newest(&point.id).map(|reading| (point, reading)));
     }

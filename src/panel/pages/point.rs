@@ -8,6 +8,7 @@ use jiff::civil::Date;
 use super::home::{self, Shown};
 use crate::{
     panel::{
+        accounts::Act,
         answer::{Answer, Problem},
         chart::{self, Chart, Shape},
         format,
@@ -34,6 +35,8 @@ struct PointPage {
     is_counter: bool,
     unit: String,
     rows: Vec<Row>,
+    /// Where what it measured is erased, for who may.
+    erase: Option<String>,
 }
 
 struct SpanChoice {
@@ -54,8 +57,11 @@ pub(crate) async fn show(visit: Arc<Visit>) -> Result<Answer, Problem> {
     let ground = &visit.site.ground;
     let id: PointId = visit.tail.parse().map_err(|_| Problem::NotFound)?;
     let point = ground.live.point(&id).cloned().ok_or(Problem::NotFound)?;
+    if !visit.may_see(&point) {
+        return Err(Problem::Forbidden);
+    }
     let today = format::zoned(ground.clock.wall_now().unix_ms, &ground.time_zone).date();
-    let on = visit.query.get("on").parse::<Date>().unwrap_or(today).clamp(earliest(), today);
+    let on = visit.query.get("on").parse::<Date>().unwrap_or(today).clamp(earliest(), today.max(earliest()));
     let span = Span::from_word(visit.query.get("span"));
     let window = Window::around(span, on, point.kind, &ground.time_zone);
     let slots = past(&visit, &point, &window).await?;
@@ -101,6 +107,7 @@ fn page(visit: &Visit, point: &Point, window: &Window, slots: &[Slot], today: Da
         is_counter,
         unit: format::unit(&point.unit, words),
         rows: slots.iter().filter_map(|slot| view.row(slot)).collect(),
+        erase: visit.may(Act::Erase).then(|| format!("/erase?what={}", point.id)),
     })
 }
 

@@ -11,6 +11,7 @@ use hyper::{
     header,
 };
 use hyper_util::rt::TokioIo;
+use jiff::{Timestamp, fmt::rfc2822};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
@@ -138,8 +139,21 @@ fn encoding(headers: &HeaderMap) -> io::Result<Encoding> {
     known.ok_or_else(|| io::Error::other(format!("packed as {name:?}, which was not asked for")))
 }
 
+/// Seconds, or a date (RFC 9110, 10.2.3), which is counted from the date of the answer: the clocks of both ends may differ.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let told = headers.get(header::DATE).and_then(|date| date.to_str().ok()).and_then(date);
+    let left = date(text)?.duration_since(told.unwrap_or_else(Timestamp::now));
+    // A date that is over asks for nothing.
+    Some(Duration::try_from(left).unwrap_or(Duration::ZERO))
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`, as all dates of HTTP are to be written.
+fn date(text: &str) -> Option<Timestamp> {
+    rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }
 
 impl fmt::Debug for Link {
@@ -152,6 +166,21 @@ impl fmt::Debug for Link {
 mod tests {
     use super::*;
     use crate::tls;
+
+    #[test]
+    fn a_wait_is_told_in_seconds_or_as_a_date_by_the_gateway_s_own_clock() {
+        let asked = |pairs: &[(&'static str, &'static str)]| {
+            let named = |name: &str| header::HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            let headers = pairs.iter().map(|(name, value)| (named(name), value.parse().expect("a value")));
+            retry_after(&headers.collect())
+        };
+        let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(asked(&[("retry-after", "120")]), Some(Duration::from_secs(120)));
+        assert_eq!(asked(&[date, ("retry-after", "Sun, 06 Nov 1994 08:51:07 GMT")]), Some(Duration::from_secs(90)));
+        assert_eq!(asked(&[date, ("retry-after", "Sat, 05 Nov 1994 08:51:07 GMT")]), Some(Duration::ZERO));
+        assert_eq!(asked(&[("retry-after", "Sun, 06 Nov 1994 08:51:07 GMT")]), Some(Duration::ZERO));
+        assert_eq!((asked(&[date]), asked(&[("retry-after", "soon")])), (None, None));
+    }
 
     #[test]
     fn only_the_address_of_a_gateway_is_taken() {

@@ -103,21 +103,25 @@ impl Output {
         self.keep_place()
     }
 
-    /// Whole or not at all: a draft, on the disk, takes the name.
     fn keep_place(&self) -> Result<(), PullError> {
-        let mut draft = self.cursor_file.clone().into_os_string();
-        draft.push(".draft");
-        let draft = PathBuf::from(draft);
-        let text = serde_json::to_vec(&self.place).map_err(io::Error::from).map_err(fault("encode", &draft))?;
-        let write = || {
-            let mut file = File::create(&draft)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&draft, &self.cursor_file)
-        };
-        write().map_err(fault("write", &self.cursor_file))?;
-        sync_directory(&self.cursor_file)
+        let text = serde_json::to_vec(&self.place).map_err(io::Error::from);
+        replace(&self.cursor_file, &text.map_err(fault("encode", &self.cursor_file))?)
     }
+}
+
+/// Whole or not at all: a draft, on the disk, takes the name.
+pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), PullError> {
+    let mut draft = path.to_owned().into_os_string();
+    draft.push(".draft");
+    let draft = PathBuf::from(draft);
+    let write = || {
+        let mut file = File::create(&draft)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&draft, path)
+    };
+    write().map_err(fault("write", path))?;
+    sync_directory(path)
 }
 
 fn read_place(cursor_file: &Path) -> Result<Option<Place>, PullError> {

@@ -18,8 +18,12 @@ fuzz_target!(|bytes: &[u8]| {
 
 fn read(bytes: &[u8]) {
     if let Ok(read) = block::decode(bytes) {
-        assert!(read.readings.len() <= block::MOST_READINGS, "{} readings", read.readings.len());
+        let count = read.readings.len() + read.gone.len();
+        assert!(count <= block::MOST_READINGS, "{count} numbers");
+        assert_eq!(count as u64, read.last - read.first + 1, "a hole in the numbers");
         assert!(read.length <= bytes.len(), "longer than what was given");
-        assert!(read.readings.is_sorted_by(|a, b| a.seq + 1 == b.seq), "a hole in the numbers");
+        let whole = read.gone.is_empty();
+        let in_order = |a: u64, b: u64| if whole { a + 1 == b } else { a < b };
+        assert!(read.readings.is_sorted_by(|a, b| in_order(a.seq, b.seq)), "readings out of order");
     }
 }

@@ -94,7 +94,7 @@ async fn a_day_is_the_commune_s_and_holds_what_the_peer_may_see_of_it() {
     let expected: Vec<u64> = (1..=2_000).chain([2_011]).chain(2_018..=LAST_OF_FIRST_DAY).collect();
     assert_eq!(csv_numbers(text(&first)), expected);
     let lost = text(&first).split("\r\n").find(|line| line.starts_with("2011,")).expect("the gap's line");
-    assert_eq!(lost, "2011,,2026-06-01T17:35:10.000Z,2026-06-01T19:35:10+02:00,,,lost,size-limit,7,ntp,2061");
+    assert_eq!(lost, "2011,,2026-06-01T17:35:10.000Z,2026-06-01T19:35:10+02:00,,,lost,size-limit,7,2017,ntp,2061");
     let second = client.get("/v1/days/2026-06-02.csv").await;
     assert_eq!(csv_numbers(text(&second)), (LAST_OF_FIRST_DAY + 1..=UNTIL_THE_SECOND_EVENING).collect::<Vec<_>>());
     assert!(gateway.archive.acknowledged().is_empty());
@@ -135,6 +135,7 @@ async fn a_day_that_is_over_has_a_tag_and_the_present_one_has_none() {
         unix_ms: NOON + 20_005_000,
         error_ms: 1,
         source: Source::Ntp,
+        straight_ms: 0,
     });
     let moved = client.try_get("/v1/days/2026-06-01.csv", &[("if-none-match", &tag)]).await.expect("an answer");
     assert_eq!(moved.status, 200, "a day that was dated anew is another file");

@@ -8,7 +8,7 @@ place-home = Home
 place-announcements = Announce
 place-conditions = To look at
 place-demonstration = Demo
-place-access = Register
+place-data = Data
 place-accounts = Accounts
 place-waiting = to look at
 about-link = Accessibility, data, legal
@@ -146,8 +146,8 @@ task-look = See what needs a look
 task-look-about = Breakdowns, leaks, silent devices
 task-values = Read the meters
 task-values-about = Electricity, water, air
-task-access = See who took what
-task-access-about = The access register
+task-data = See where the data goes
+task-data-about = Who receives it, with whose consent
 task-accounts = Manage accounts
 task-accounts-about = Who may enter
 task-account = My account
@@ -280,11 +280,13 @@ condition-unit-gave-up-todo = The rest goes on. Unplug the box and plug it in ag
 condition-clock-untrusted-title = The time of the box is not certain
 condition-clock-untrusted-todo = Once the internet link works, the clock sets itself and readings already taken are dated again. Nothing to do unless it lasts more than a day: then call the technician.
 condition-store-damaged-title = The memory of the box was damaged
-condition-store-damaged-todo = What could be saved was. Have the memory card replaced.
+condition-store-damaged-todo = What could be saved was; what is missing is counted under “Data”. A power cut may be enough to cause this. If it happens again, have the card replaced by the technician.
 condition-store-refuses-writes-title = The memory card is full or refuses to write
-condition-store-refuses-writes-todo = Readings wait for a short time only. Call the technician today.
+condition-store-refuses-writes-todo = The box still measures and announces, but cannot keep for long what it measures. Do not switch it off: what waits would be lost. Call the technician today.
 condition-readings-lost-title = Readings were lost
-condition-readings-lost-todo = They will not come back. How many and why is in the particulars; tell the technician.
+condition-readings-lost-todo = They will not come back. How many, when and why: see “Data”. Tell the technician, then press “I have seen it”.
+condition-data-budget-title = The month's data allowance is running out
+condition-data-budget-todo = Beyond it only alarms leave; the readings wait here and nothing is lost. If the subscription allows it, ask the technician to raise the allowance.
 condition-peer-absent-title = A central server no longer fetches its readings
 condition-peer-absent-todo = Nothing is lost: the readings wait for it here. Tell its operator if it lasts.
 condition-broker-silent-title = The sensors' message service does not answer
@@ -321,17 +323,94 @@ figure-buffered = Safe on the card
 figure-pulled = Delivered since
 figure-lost = Lost
 
+## Data and access
+data-title = Data and access
+data-lead = What the box keeps, who receives it, and what you can erase.
+data-who = Who receives the readings
+data-register = See the register
+data-personal = Personal data
+data-consents = See and record consents
+data-consents-see = See the consents
+data-kept = What the box keeps
+data-classes = Who may receive what
+data-erase = Erasing data
+data-erase-about = You can erase for good what a device has measured, all of it or up to a date.
+data-erase-go = Choose what to erase
+list-and = { $first } and { $last }
+partners-none = No server is registered: the readings do not leave the box.
+partner-may = May take the { $classes } readings.
+partner-former = No longer registered: it can take nothing more.
+partner-never = Has never come yet.
+partner-begun = Has just begun.
+partner-upto-hour = Has received everything up to { $hour }.
+partner-upto-date = Has received everything up to { $date } at { $hour }.
+partner-upto-age = The last reading it received was taken { $age }.
+partner-upto-number = Has received everything up to reading no. { $shown }.
+class-public = Public
+class-public-many = public
+class-public-about = They tell nothing about anybody: the air of a hall, the rain. Any registered server may receive and publish them.
+class-internal = Internal
+class-internal-many = internal
+class-internal-about = For the bodies that work with the commune. They are not published.
+class-personal = Personal
+class-personal-many = consented personal
+class-personal-about = They tell something about a person: when they are there, how they live. They leave only with that person's written consent, which may be withdrawn at any time.
+class-count = { $n ->
+    [0] No device
+    [one] { $shown } device
+   *[other] { $shown } devices
+}
+classes-hint = Devices are sorted in the settings of the box, with the technician.
+kept-nothing = Nothing is kept yet.
+kept-since = { $count }, the oldest from { $date }.
+kept-size = { $size } used of { $limit } set aside.
+kept-oldest-first = When room runs short, readings a server has already received go first, beginning with the oldest.
+kept-aside = { $n ->
+    [one] A damaged part of the memory was put aside ({ $size }). The technician can look at it.
+   *[other] { $n } damaged parts of the memory were put aside ({ $size }). The technician can look at them.
+}
+gaps-none = No reading was lost.
+gaps-older = { $n ->
+    [one] Before that, { $shown } more reading lost or removed.
+   *[other] Before that, { $shown } more readings lost or removed.
+}
+gaps-erased = { $n ->
+    [one] { $shown } reading erased at the wish of the town hall.
+   *[other] { $shown } readings erased at the wish of the town hall.
+}
+gap = { $what } { $when }: { $cause }.
+gap-lost = { $n ->
+    [one] { $shown } reading lost
+   *[other] { $shown } readings lost
+}
+gap-removed = { $n ->
+    [one] { $shown } reading removed
+   *[other] { $shown } readings removed
+}
+gap-at = on { $date } at { $hour }
+gap-about = around { $date } at { $hour }
+gap-day = on { $date } between { $from } and { $to }
+gap-days = between { $from } at { $from_hour } and { $to } at { $to_hour }
+gap-unknown = at an unknown date
+gap-size-limit = the room set aside was full
+gap-size-limit-received = room was short, but a server had already received them
+gap-damage = the memory card was damaged
+gap-card-refused = the memory card refused to write
+gap-erased = erased at the wish of the town hall
+
 ## Register
 access-title = Who took what, when
 access-lead = Central servers come here to fetch the readings. Each visit is written down.
+access-month = This month: { $used } exchanged with them.
+access-month-of = This month: { $used } of { $limit }.
+access-month-spent = This month: { $used } of { $limit }. The allowance is used up: only alarms leave, the rest waits here.
 access-none = Nobody has taken anything yet.
 access-last = Last visit:
 access-total = { $n ->
     [one] { $shown } reading in all
    *[other] { $shown } readings in all
 }
-access-cursor = Served up to reading no. { $shown }
-access-hint = A line that grows is written again every ten minutes, to spare the card.
+access-hint = What is being taken now is added here every ten minutes, to spare the card.
 access-register = Register
 access-what = { $n ->
     [0] nothing new
@@ -345,6 +424,121 @@ access-again = { $n ->
 }
 access-newer = Newer
 access-older = Older
+
+## Consents
+consents-title = Consents about personal data
+consents-lead = A personal reading leaves only with the person's written consent. Once it is withdrawn, sending stops at once.
+consents-no-points = No reading is classed as personal.
+consents-no-servers = No server is allowed to ask for personal data: all of it stays here.
+consents-unwritten = A withdrawal is not on the memory card yet. It counts already, but would be forgotten if the box stopped. Open this page again in a minute; if this message stays, call the technician.
+consents-full = There are too many consents on record. Call the technician.
+personal-count = { $n ->
+    [one] { $shown } device measures something personal.
+   *[other] { $shown } devices measure something personal.
+}
+personal-none = None of it leaves.
+personal-all = { $n ->
+    [one] Its readings leave, with a consent.
+   *[other] Their readings leave, with a consent.
+}
+personal-some = { $n ->
+    [one] The readings of one of them leave, with a consent.
+   *[other] The readings of { $shown } of them leave, with a consent.
+}
+flow-leaves = Leaves for { $server }.
+flow-leaves-in-part = Leaves in part for { $server }.
+flow-stays = Does not leave for { $server }.
+flow-given = Consent of { $person }, { $date }. Paper: { $paper }.
+flow-given-for = Consent of { $person }, { $date }, for: { $purpose }. Paper: { $paper }.
+flow-given-unnamed = A consent of { $date } is on record.
+flow-configured = Consent written in the settings of the box: “{ $consent }”
+flow-configured-unnamed = A consent is written in the settings of the box.
+flow-unspoken = No consent is on record.
+flow-withdrawn = The consent was withdrawn { $when }.
+flow-doubted = The consents on record could not be read again. Record this one anew, paper in hand.
+consent-give = Record a consent
+consent-give-go = Record the consent
+consent-withdraw = Withdraw the consent
+consent-withdraw-go = Withdraw now
+consent-withdraw-about = Sending stops at once. What has left does not come back: ask whoever received it to erase it.
+consent-noted = The consent is on record. Sending can begin.
+consent-ended = The consent is withdrawn. Nothing leaves any more.
+consent-wrong-person = Write the person's name, in 60 characters at most.
+consent-wrong-paper = Write where the signed paper is, in 200 characters at most.
+consent-wrong-purpose = The use is too long: 200 characters at most.
+consent-wrong-date = Choose the day written on the paper. It cannot be in the future.
+consent-wrong-server = Tick at least one server.
+consent-all-points = The whole device
+field-person = Who consents
+field-asked-by = Who asks for it
+field-points = For which readings
+field-servers = For whom
+field-purpose = For what use
+purpose-hint = Optional. For instance: study of energy savings.
+field-dated = Date of the signed paper
+field-paper = Where the signed paper is
+paper-hint = For instance: data protection binder, secretary's office.
+record-title = Everything on record
+record-about = Nothing is ever removed from this list: it proves what was agreed.
+record-given = Consent recorded: { $things }, for { $servers }.
+record-withdrawn = Consent withdrawn: { $things }, for { $servers }.
+record-doubted = The consents recorded before no longer count.
+record-doubted-about = The memory card was damaged; withdrawals may be lost. In doubt, nothing leaves any more.
+record-asked-by = Asked for by { $person }.
+record-by = Recorded by { $who }, { $when }
+
+## Erasing
+erase-title = Erasing data
+erase-lead = What is erased does not come back. You will first see what goes; nothing is erased before you confirm.
+erase-choose = What should be erased?
+erase-pick = Choose…
+erase-whole-device = { $device } – the whole device
+erase-former = { $name } (former device)
+erase-all = Everything, from the beginning
+erase-before = Only what is from before a day
+field-what = Device or reading
+field-how = Which period
+field-before = Before which day
+before-hint = For the second choice. That day and the following ones stay.
+erase-go-on = See what will be erased
+erase-wrong-what = Choose a device or a reading from the list.
+erase-wrong-how = Choose the period: everything, or before a day.
+erase-wrong-date = Choose a day: what is from before will be erased.
+erase-busy = Something is being erased already. Wait until it is done.
+erase-question = Erase everything “{ $label }” has measured?
+erase-question-before = Erase what “{ $label }” measured before { $date }?
+erase-amount = { $n ->
+    [one] That is { $shown } value kept since { $date }.
+   *[other] That is about { $shown } values kept since { $date }.
+}
+erase-amount-none = No value is kept for that time.
+erase-goes = Values, curves and totals go together.
+erase-for-good = It is for good: neither you nor the technician can find them here again.
+erase-stays-new = The device goes on measuring: new values will come. To stop it, see the technician.
+erase-stays-after = What was measured since that date stays, and so do values whose date is unknown.
+erase-copies = Copies may have been taken. Ask them to erase theirs:
+erase-no-copies = No server has received a copy.
+erase-noted = The journal keeps your name and the moment, without the values.
+erase-confirm = Yes, erase for good
+erase-at-work = Erasing. This may take some minutes; you may leave this page.
+erase-at-work-of = Erasing: { $done } of { $of }. This may take some minutes; you may leave this page.
+erase-look-again = Look again
+erased-title = Erased already
+erased-none = Nothing was erased yet.
+erased-all = { $label }, all of it:
+erased-before = { $label }, before { $date }:
+erased-at-work = at work.
+erased-interrupted = interrupted when the box stopped. Do it again to be sure: it costs nothing.
+erased-count = { $n ->
+    [0] there was nothing to erase.
+    [one] { $shown } value erased.
+   *[other] { $shown } values erased.
+}
+erased-refused = { $n ->
+    [0] not erased, the memory card refused. Try again; if it lasts, call the technician.
+    [one] { $shown } value erased, then the memory card refused. Try again; if it lasts, call the technician.
+   *[other] { $shown } values erased, then the memory card refused. Try again; if it lasts, call the technician.
+}
 
 ## Accounts
 accounts-title = Accounts
@@ -369,11 +563,11 @@ code-about = Write it down now: it will not be shown again. It is the password o
 role-mayor = Mayor
 role-mayor-about = May do everything.
 role-secretary = Secretary
-role-secretary-about = Makes announcements and follows what needs a look.
+role-secretary-about = Makes announcements, follows what needs a look, records consents.
 role-technician = Technician
 role-technician-about = Sets up, tests, manages accounts except the mayor's. No alert.
 role-viewer = Viewer
-role-viewer-about = Looks without changing anything.
+role-viewer-about = Looks without changing anything. Does not see personal readings.
 field-role = Role
 field-name = Name
 field-password = Password
@@ -430,8 +624,8 @@ problem-slow-text = { $n ->
 }
 problem-busy = The box is busy
 problem-busy-text = Try again in a few seconds.
-problem-store = The memory does not answer
-problem-store-text = The box cannot read or write its card. Try again; if it lasts, call the technician.
+problem-store = The memory card does not answer
+problem-store-text = The box cannot read it or write to it. It goes on measuring and announcing. Try again in a minute; if it lasts, call the technician without switching the box off.
 problem-fell = Something went wrong
 problem-fell-text = The page could not be prepared. Try again; if it lasts, call the technician.
 
@@ -443,7 +637,7 @@ about-access-done = It is made to be used by keyboard, with a screen reader, enl
 about-access-contact = If a page resists you, tell the town hall: you will get the information another way.
 about-access-rights = Without an answer, you may turn to the Défenseur des droits (defenseurdesdroits.fr, or +33 9 69 39 00 00).
 about-data-title = Data
-about-data-where = Readings and accounts stay on this box, in the town hall. Only servers allowed by the commune fetch them, and the register says who, when and how much.
+about-data-where = Readings and accounts stay on this box, in the town hall. Only servers allowed by the commune fetch them, and the register says who, when and how much. A reading that tells something about a person leaves only with that person's consent, recorded here; the mayor can erase what was measured.
 about-data-who = Accounts hold a name, a role and the hash of a password. The mayor can remove them. For your rights, turn to the town hall or its data protection officer.
 about-data-cookie = One cookie, needed to stay signed in. No audience measurement, nothing from elsewhere.
 about-publisher-title = Who publishes

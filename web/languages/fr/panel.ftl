@@ -9,7 +9,7 @@ place-home = Accueil
 place-announcements = Annonces
 place-conditions = À voir
 place-demonstration = Démo
-place-access = Registre
+place-data = Données
 place-accounts = Comptes
 place-waiting = à regarder
 about-link = Accessibilité, données, mentions
@@ -150,8 +150,8 @@ task-look = Voir ce qui est à regarder
 task-look-about = Pannes, fuites, appareils muets
 task-values = Lire les compteurs
 task-values-about = Électricité, eau, air
-task-access = Savoir qui a pris quoi
-task-access-about = Le registre des accès
+task-data = Savoir où vont les données
+task-data-about = Qui les reçoit, avec quel accord
 task-accounts = Gérer les comptes
 task-accounts-about = Qui peut entrer ici
 task-account = Mon compte
@@ -282,13 +282,15 @@ condition-air-stale-todo = Ouvrez les fenêtres dix minutes.
 condition-unit-gave-up-title = Une partie du boîtier s'est arrêtée
 condition-unit-gave-up-todo = Le reste continue. Débranchez et rebranchez le boîtier ; si cela revient, appelez le technicien.
 condition-clock-untrusted-title = L'heure du boîtier n'est pas sûre
-condition-clock-untrusted-todo = Dès que la liaison internet marche, l'heure se règle seule et les mesures déjà prises sont redatées. Rien à faire, sauf si cela dure plus d'un jour : appelez alors le technicien.
+condition-clock-untrusted-todo = Dès que la liaison internet marche, l'heure se règle seule et les mesures déjà prises reçoivent leur vraie date. Rien à faire, sauf si cela dure plus d'un jour : appelez alors le technicien.
 condition-store-damaged-title = La mémoire du boîtier a été abîmée
-condition-store-damaged-todo = Ce qui pouvait être sauvé l'a été. Faites remplacer la carte mémoire.
+condition-store-damaged-todo = Ce qui pouvait être sauvé l'a été ; ce qui manque est compté dans « Données ». Une coupure de courant peut suffire. Si cela revient, faites remplacer la carte par le technicien.
 condition-store-refuses-writes-title = La carte mémoire est pleine ou refuse d'écrire
-condition-store-refuses-writes-todo = Les mesures restent en attente pour peu de temps. Appelez le technicien aujourd'hui.
+condition-store-refuses-writes-todo = Le boîtier mesure et diffuse toujours, mais ne peut plus garder longtemps ce qu'il mesure. Ne l'éteignez pas : ce qui attend serait perdu. Appelez le technicien aujourd'hui.
 condition-readings-lost-title = Des mesures ont été perdues
-condition-readings-lost-todo = Elles ne reviendront pas. Le nombre et la cause sont dans les précisions ; prévenez le technicien.
+condition-readings-lost-todo = Elles ne reviendront pas. Combien, quand et pourquoi : voyez « Données ». Prévenez le technicien, puis touchez « J'ai vu ».
+condition-data-budget-title = Le forfait de données du mois s'épuise
+condition-data-budget-todo = Au-delà, seules les alarmes partent ; les mesures attendent ici et rien n'est perdu. Si l'abonnement le permet, demandez au technicien de relever le volume prévu.
 condition-peer-absent-title = Un serveur central ne vient plus chercher ses mesures
 condition-peer-absent-todo = Rien n'est perdu : les mesures l'attendent ici. Prévenez son exploitant si cela dure.
 condition-broker-silent-title = La messagerie des capteurs ne répond plus
@@ -329,17 +331,94 @@ figure-buffered = À l'abri sur la carte
 figure-pulled = Livrées depuis
 figure-lost = Perdues
 
+## Données et accès
+data-title = Données et accès
+data-lead = Ce que le boîtier garde, qui le reçoit, et ce que vous pouvez effacer.
+data-who = Qui reçoit les mesures
+data-register = Voir le registre
+data-personal = Données personnelles
+data-consents = Voir et noter les accords
+data-consents-see = Voir les accords
+data-kept = Ce que le boîtier garde
+data-classes = Qui peut recevoir quoi
+data-erase = Effacer des données
+data-erase-about = Vous pouvez effacer pour toujours ce qu'un appareil a mesuré, en entier ou jusqu'à une date.
+data-erase-go = Choisir ce qui s'efface
+list-and = { $first } et { $last }
+partners-none = Aucun serveur n'est inscrit : les mesures ne sortent pas du boîtier.
+partner-may = Peut prendre les mesures { $classes }.
+partner-former = N'est plus inscrit : il ne peut plus rien prendre.
+partner-never = N'est encore jamais venu.
+partner-begun = Vient de commencer.
+partner-upto-hour = A tout reçu jusqu'à { $hour }.
+partner-upto-date = A tout reçu jusqu'au { $date } à { $hour }.
+partner-upto-age = La dernière mesure reçue a été prise { $age }.
+partner-upto-number = A tout reçu jusqu'à la mesure n° { $shown }.
+class-public = Publiques
+class-public-many = publiques
+class-public-about = Elles ne disent rien de personne : l'air d'une salle, la pluie. Tout serveur inscrit peut les recevoir et les publier.
+class-internal = Internes
+class-internal-many = internes
+class-internal-about = Pour les organismes qui travaillent avec la commune. Elles ne sont pas publiées.
+class-personal = Personnelles
+class-personal-many = personnelles avec accord
+class-personal-about = Elles disent quelque chose d'une personne : quand elle est là, comment elle vit. Elles ne partent qu'avec son accord écrit, qu'elle peut retirer à tout moment.
+class-count = { $n ->
+    [0] Aucun appareil
+    [one] { $shown } appareil
+   *[other] { $shown } appareils
+}
+classes-hint = Le classement se fait dans les réglages du boîtier, avec le technicien.
+kept-nothing = Rien n'est encore gardé.
+kept-since = { $count }, la plus ancienne du { $date }.
+kept-size = { $size } utilisés sur { $limit } prévus.
+kept-oldest-first = Quand la place manque, les mesures déjà reçues par un serveur partent d'abord, les plus anciennes en tête.
+kept-aside = { $n ->
+    [one] Une partie abîmée de la mémoire a été mise de côté ({ $size }). Le technicien peut l'examiner.
+   *[other] { $n } parties abîmées de la mémoire ont été mises de côté ({ $size }). Le technicien peut les examiner.
+}
+gaps-none = Aucune mesure n'a été perdue.
+gaps-older = { $n ->
+    [one] Avant cela, { $shown } autre mesure perdue ou retirée.
+   *[other] Avant cela, { $shown } autres mesures perdues ou retirées.
+}
+gaps-erased = { $n ->
+    [one] { $shown } mesure effacée à la demande de la mairie.
+   *[other] { $shown } mesures effacées à la demande de la mairie.
+}
+gap = { $what } { $when } : { $cause }.
+gap-lost = { $n ->
+    [one] { $shown } mesure perdue
+   *[other] { $shown } mesures perdues
+}
+gap-removed = { $n ->
+    [one] { $shown } mesure retirée
+   *[other] { $shown } mesures retirées
+}
+gap-at = le { $date } à { $hour }
+gap-about = vers le { $date } à { $hour }
+gap-day = le { $date } entre { $from } et { $to }
+gap-days = entre le { $from } à { $from_hour } et le { $to } à { $to_hour }
+gap-unknown = à une date inconnue
+gap-size-limit = la place prévue était pleine
+gap-size-limit-received = la place manquait, mais un serveur les avait déjà reçues
+gap-damage = la carte mémoire a été abîmée
+gap-card-refused = la carte mémoire refusait d'écrire
+gap-erased = effacées à la demande de la mairie
+
 ## Registre
 access-title = Qui a pris quoi, quand
-access-lead = Les serveurs centraux viennent chercher les mesures ici. Chaque visite est notée.
+access-lead = Les serveurs inscrits viennent chercher les mesures ici. Chaque visite est notée.
+access-month = Ce mois-ci : { $used } échangés avec eux.
+access-month-of = Ce mois-ci : { $used } sur { $limit }.
+access-month-spent = Ce mois-ci : { $used } sur { $limit }. Le forfait est épuisé : seules les alarmes passent, le reste attend ici.
 access-none = Personne n'a encore rien pris.
 access-last = Dernière visite :
 access-total = { $n ->
     [one] { $shown } mesure en tout
    *[other] { $shown } mesures en tout
 }
-access-cursor = Servi jusqu'à la mesure n° { $shown }
-access-hint = Une ligne qui s'allonge est réécrite toutes les dix minutes, pour ménager la carte.
+access-hint = Ce qui se prend en ce moment est ajouté ici toutes les dix minutes, pour ménager la carte.
 access-register = Registre
 access-what = { $n ->
     [0] rien de nouveau
@@ -353,6 +432,121 @@ access-again = { $n ->
 }
 access-newer = Plus récent
 access-older = Plus ancien
+
+## Accords
+consents-title = Accords sur les données personnelles
+consents-lead = Une mesure personnelle ne part qu'avec l'accord écrit de la personne. S'il est retiré, l'envoi s'arrête aussitôt.
+consents-no-points = Aucune mesure n'est classée personnelle.
+consents-no-servers = Aucun serveur n'est autorisé à demander des données personnelles : elles restent toutes ici.
+consents-unwritten = Un retrait n'est pas encore noté sur la carte mémoire. Il compte déjà, mais serait oublié si le boîtier s'arrêtait. Rouvrez cette page dans une minute ; si ce message reste, appelez le technicien.
+consents-full = Il y a trop d'accords notés. Appelez le technicien.
+personal-count = { $n ->
+    [one] { $shown } appareil mesure quelque chose de personnel.
+   *[other] { $shown } appareils mesurent quelque chose de personnel.
+}
+personal-none = Rien n'en part.
+personal-all = { $n ->
+    [one] Ses mesures partent, avec un accord.
+   *[other] Leurs mesures partent, avec un accord.
+}
+personal-some = { $n ->
+    [one] Les mesures de l'un d'eux partent, avec un accord.
+   *[other] Les mesures de { $shown } d'entre eux partent, avec un accord.
+}
+flow-leaves = Part vers { $server }.
+flow-leaves-in-part = Part en partie vers { $server }.
+flow-stays = Ne part pas vers { $server }.
+flow-given = Accord de { $person } du { $date }. Papier : { $paper }.
+flow-given-for = Accord de { $person } du { $date }, pour : { $purpose }. Papier : { $paper }.
+flow-given-unnamed = Un accord du { $date } est noté.
+flow-configured = Accord inscrit dans les réglages du boîtier : « { $consent } »
+flow-configured-unnamed = Un accord est inscrit dans les réglages du boîtier.
+flow-unspoken = Aucun accord n'est noté.
+flow-withdrawn = L'accord a été retiré { $when }.
+flow-doubted = Les accords notés n'ont pas pu être relus. Notez de nouveau celui-ci, papier en main.
+consent-give = Noter un accord
+consent-give-go = Noter l'accord
+consent-withdraw = Retirer l'accord
+consent-withdraw-go = Retirer maintenant
+consent-withdraw-about = L'envoi s'arrête aussitôt. Ce qui est déjà parti ne revient pas : demandez à celui qui l'a reçu de l'effacer.
+consent-noted = L'accord est noté. L'envoi peut commencer.
+consent-ended = L'accord est retiré. Plus rien ne part.
+consent-wrong-person = Écrivez le nom de la personne, en 60 caractères au plus.
+consent-wrong-paper = Écrivez où est le papier signé, en 200 caractères au plus.
+consent-wrong-purpose = L'usage est trop long : 200 caractères au plus.
+consent-wrong-date = Choisissez le jour écrit sur le papier. Il ne peut pas être à venir.
+consent-wrong-server = Cochez au moins un serveur.
+consent-all-points = Tout l'appareil
+field-person = Qui donne son accord
+field-asked-by = Qui le demande
+field-points = Pour quelles mesures
+field-servers = Pour qui
+field-purpose = Pour quel usage
+purpose-hint = Facultatif. Par exemple : étude des économies d'énergie.
+field-dated = Date du papier signé
+field-paper = Où est le papier signé
+paper-hint = Par exemple : classeur RGPD, secrétariat.
+record-title = Tout ce qui a été noté
+record-about = Rien ne s'efface de cette liste : elle prouve ce qui a été convenu.
+record-given = Accord noté : { $things }, pour { $servers }.
+record-withdrawn = Accord retiré : { $things }, pour { $servers }.
+record-doubted = Les accords notés auparavant ne comptent plus.
+record-doubted-about = La carte mémoire a été abîmée ; des retraits ont pu être perdus. Dans le doute, plus rien ne part.
+record-asked-by = À la demande de { $person }.
+record-by = Noté par { $who }, { $when }
+
+## Effacer
+erase-title = Effacer des données
+erase-lead = Ce qui est effacé ne revient pas. Vous verrez d'abord ce qui part ; rien ne s'efface avant votre confirmation.
+erase-choose = Que faut-il effacer ?
+erase-pick = Choisissez…
+erase-whole-device = { $device } – tout l'appareil
+erase-former = { $name } (ancien appareil)
+erase-all = Tout, depuis le début
+erase-before = Seulement ce qui date d'avant un jour
+field-what = Appareil ou mesure
+field-how = Sur quelle période
+field-before = Avant quel jour
+before-hint = Pour le second choix. Ce jour-là et les suivants restent.
+erase-go-on = Voir ce qui s'effacera
+erase-wrong-what = Choisissez un appareil ou une mesure dans la liste.
+erase-wrong-how = Choisissez la période : tout, ou avant un jour.
+erase-wrong-date = Choisissez un jour : ce qui date d'avant s'effacera.
+erase-busy = Un effacement est déjà en cours. Attendez qu'il soit fini.
+erase-question = Effacer tout ce qu'a mesuré « { $label } » ?
+erase-question-before = Effacer ce qu'a mesuré « { $label } » avant le { $date } ?
+erase-amount = { $n ->
+    [one] Cela fait { $shown } valeur gardée depuis le { $date }.
+   *[other] Cela fait environ { $shown } valeurs gardées depuis le { $date }.
+}
+erase-amount-none = Aucune valeur n'est gardée pour cette période.
+erase-goes = Les valeurs, les courbes et les totaux s'effacent ensemble.
+erase-for-good = C'est pour toujours : ni vous ni le technicien ne pourrez les retrouver ici.
+erase-stays-new = L'appareil continue de mesurer : de nouvelles valeurs arriveront ensuite. Pour l'arrêter, voyez le technicien.
+erase-stays-after = Ce qui a été mesuré depuis cette date reste, ainsi que les valeurs dont la date est inconnue.
+erase-copies = Des copies ont pu être prises. Demandez-leur d'effacer la leur :
+erase-no-copies = Aucun serveur n'en a reçu de copie.
+erase-noted = Le journal gardera votre nom et le moment, sans les valeurs.
+erase-confirm = Oui, effacer pour toujours
+erase-at-work = Effacement en cours. Cela peut prendre quelques minutes ; vous pouvez quitter cette page.
+erase-at-work-of = Effacement en cours : { $done } sur { $of }. Cela peut prendre quelques minutes ; vous pouvez quitter cette page.
+erase-look-again = Actualiser
+erased-title = Déjà effacé
+erased-none = Rien n'a encore été effacé.
+erased-all = { $label }, en entier :
+erased-before = { $label }, avant le { $date } :
+erased-at-work = en cours.
+erased-interrupted = interrompu par un arrêt du boîtier. Recommencez pour être sûr : cela ne coûte rien.
+erased-count = { $n ->
+    [0] il n'y avait rien à effacer.
+    [one] { $shown } valeur effacée.
+   *[other] { $shown } valeurs effacées.
+}
+erased-refused = { $n ->
+    [0] pas effacé, la carte mémoire a refusé. Recommencez ; si cela dure, appelez le technicien.
+    [one] { $shown } valeur effacée, puis la carte mémoire a refusé. Recommencez ; si cela dure, appelez le technicien.
+   *[other] { $shown } valeurs effacées, puis la carte mémoire a refusé. Recommencez ; si cela dure, appelez le technicien.
+}
 
 ## Comptes
 accounts-title = Comptes
@@ -377,11 +571,11 @@ code-about = Notez-le maintenant : il ne sera plus montré. Il sert de mot de pa
 role-mayor = Maire
 role-mayor-about = Peut tout faire.
 role-secretary = Secrétariat
-role-secretary-about = Diffuse les annonces et suit ce qui est à regarder.
+role-secretary-about = Diffuse les annonces, suit ce qui est à regarder, note les accords.
 role-technician = Technique
 role-technician-about = Installe, essaie, gère les comptes sauf ceux du maire. Pas d'alerte.
 role-viewer = Lecture
-role-viewer-about = Regarde sans rien changer.
+role-viewer-about = Regarde sans rien changer. Ne voit pas les mesures personnelles.
 field-role = Rôle
 field-name = Nom
 field-password = Mot de passe
@@ -438,8 +632,8 @@ problem-slow-text = { $n ->
 }
 problem-busy = Le boîtier est occupé
 problem-busy-text = Réessayez dans quelques secondes.
-problem-store = La mémoire ne répond pas
-problem-store-text = Le boîtier n'arrive pas à lire ou à écrire sa carte. Réessayez ; si cela dure, appelez le technicien.
+problem-store = La carte mémoire ne répond pas
+problem-store-text = Le boîtier n'arrive pas à la lire ou à y écrire. Il continue de mesurer et de diffuser. Réessayez dans une minute ; si cela dure, appelez le technicien sans éteindre le boîtier.
 problem-fell = Quelque chose s'est mal passé
 problem-fell-text = La page n'a pas pu être préparée. Réessayez ; si cela dure, appelez le technicien.
 
@@ -449,9 +643,9 @@ about-access-title = Accessibilité : non conforme
 about-access-state = Ce panneau n'a pas encore été audité selon le RGAA 4.1. Sans audit, la loi demande de le déclarer « non conforme ».
 about-access-done = Il est fait pour être utilisé au clavier, avec un lecteur d'écran, agrandi, en clair ou en sombre et sans JavaScript. Aucun état n'est dit par la couleur seule. Chaque dessin de mesures a sa phrase et son tableau ; chaque annonce a son texte.
 about-access-contact = Si une page vous résiste, dites-le à la mairie : on vous donnera l'information autrement.
-about-access-rights = Sans réponse, vous pouvez saisir le Défenseur des droits (defenseurdesdroits.fr, ou 09 69 39 00 00).
+about-access-rights = Sans réponse, vous pouvez saisir le Défenseur des droits (defenseurdesdroits.fr, ou 09{"\u00A0"}69{"\u00A0"}39{"\u00A0"}00{"\u00A0"}00).
 about-data-title = Données
-about-data-where = Les mesures et les comptes restent sur ce boîtier, à la mairie. Seuls les serveurs autorisés par la commune viennent les chercher, et le registre dit qui, quand et combien.
+about-data-where = Les mesures et les comptes restent sur ce boîtier, à la mairie. Seuls les serveurs autorisés par la commune viennent les chercher, et le registre dit qui, quand et combien. Une mesure qui parle d'une personne ne part qu'avec son accord, noté ici ; le maire peut effacer ce qui a été mesuré.
 about-data-who = Les comptes portent un nom, un rôle et l'empreinte d'un mot de passe. Le maire peut les retirer. Pour vos droits, adressez-vous à la mairie ou à son délégué à la protection des données.
 about-data-cookie = Un seul cookie, nécessaire pour rester connecté. Pas de mesure d'audience, rien ne vient d'ailleurs.
 about-publisher-title = Qui publie
