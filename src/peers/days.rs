@@ -98,13 +98,14 @@ impl Calendar<'_> {
                 undated.push(Undated { first: boot.first.seq, last: boot.last.seq });
                 continue;
             }
-            let mut place = boot.start - 1;
+            let (mut place, mut of_a_day) = (boot.start - 1, 0);
             // What arrives meanwhile is left for the next time.
             while let Some(next) = dated.reading_after(place)?.filter(|next| next.seq <= boot.last.seq) {
                 let Some(day) = dated.wall(next.stamp).and_then(|wall| date(wall.unix_ms, self.zone)) else { break };
                 days.insert(day);
                 let Some((_, to_ms)) = bounds(day, self.zone) else { break };
-                place = dated.place_before(&boot, to_ms.saturating_add(1))?.max(next.seq);
+                place = dated.place_near(&boot, next.seq, of_a_day, to_ms.saturating_add(1))?;
+                of_a_day = place - next.seq;
             }
             while days.len() > DAYS {
                 days.pop_first();

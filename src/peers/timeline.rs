@@ -119,9 +119,28 @@ impl Dated<'_> {
 
     /// Up to this number, all readings of a start were taken before a wall time.
     pub(crate) fn place_before(&self, boot: &Boot, ms: i64) -> Result<u64, StoreError> {
-        self.last_where(boot.start - 1, boot.last.seq, |place| {
-            place.stamp.boot <= boot.boot && self.wall(place.stamp).is_some_and(|wall| wall.unix_ms < ms)
-        })
+        self.last_where(boot.start - 1, boot.last.seq, |place| self.is_before(boot, ms, place))
+    }
+
+    /// The same behind number `low`, which is before that time, where about so many may follow: found in fewer steps
+    /// when they do.
+    pub(crate) fn place_near(&self, boot: &Boot, low: u64, about: u64, ms: i64) -> Result<u64, StoreError> {
+        let (first, slack) = (low, about / 64);
+        let (mut low, mut high) = (low, boot.last.seq);
+        for probe in [first + about - slack, first + about + slack] {
+            if probe <= low || probe >= high {
+                continue;
+            }
+            match self.reading_after(probe)? {
+                Some(place) if self.is_before(boot, ms, place) => low = place.seq,
+                _ => high = probe,
+            }
+        }
+        self.last_where(low, high, |place| self.is_before(boot, ms, place))
+    }
+
+    fn is_before(&self, boot: &Boot, ms: i64, place: Place) -> bool {
+        place.stamp.boot <= boot.boot && self.wall(place.stamp).is_some_and(|wall| wall.unix_ms < ms)
     }
 
     /// The first reading after a number.
@@ -355,5 +374,26 @@ mod tests {
         let boots = view.dated().boots().expect("read");
         assert_eq!(boots.iter().map(|boot| (boot.boot, boot.last.seq)).collect::<Vec<_>>(), [(1, 30), (2, 60)]);
         assert_eq!(all(&shelf, &clock, NOON, NOON + 24 * HOUR, 50).len(), 120, "and is told all the same");
+    }
+
+    #[test]
+    fn a_range_looked_at_up_to_a_number_only_goes_on_behind_it() {
+        let mut shelf = Vec::new();
+        start(&mut shelf, 1, 30);
+        start(&mut shelf, 2, 30);
+        let shelf = Shelf(shelf, 0);
+        let clock = Clock::new(2, HeldTime::at(NOON, Source::Ntp), [1, 2].map(|boot| sample(boot, NOON, Source::Ntp)));
+        let (timeline, points) = (Timeline::default(), HashSet::from([id()]));
+        for upto in [20, 30, 45] {
+            let view = View { archive: &shelf, clock: &clock, timeline: &timeline, points: &points, upto };
+            let mut range = Range::Times { from_ms: NOON, to_ms: NOON + 24 * HOUR, resume: None };
+            let mut page = view.again(range, 1_000).expect("read");
+            while page.next < upto.min(30) || (upto > 30 && page.next < 31) {
+                range = range.resumed(page.next + 1);
+                page = view.again(range, 1_000).expect("read");
+            }
+            assert!(page.next <= upto && !page.complete, "{upto}: {} {}", page.next, page.complete);
+            assert_eq!(page.entries.last().map(Entry::last_seq), Some(page.next), "{upto}");
+        }
     }
 }
