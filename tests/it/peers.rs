@@ -58,12 +58,14 @@ struct MemoryArchive {
 struct Shelf {
     identity: String,
     entries: Vec<Entry>,
+    /// Numbers of readings that were taken out among the others.
+    gone: BTreeSet<u64>,
     broken: bool,
 }
 
 impl MemoryArchive {
     fn new() -> Arc<Self> {
-        let shelf = Shelf { identity: "first".to_owned(), entries: Vec::new(), broken: false };
+        let shelf = Shelf { identity: "first".to_owned(), entries: Vec::new(), gone: BTreeSet::new(), broken: false };
         Arc::new(Self { shelf: Mutex::new(shelf), head: watch::Sender::new(0), acknowledged: watch::Sender::default() })
     }
 
@@ -90,6 +92,11 @@ impl MemoryArchive {
         shelf.entries.push(Entry::Gap(gap));
         drop(shelf);
         self.head.send_replace(last);
+    }
+
+    /// Takes out readings among the others: what eviction by class does.
+    fn thin(&self, gone: impl IntoIterator<Item = u64>) {
+        self.shelf.lock().expect("whole").gone.extend(gone);
     }
 
     fn replace(&self, identity: &str) {
@@ -122,14 +129,32 @@ impl Archive for MemoryArchive {
         };
         let mut page = Page { entries: Vec::new(), next: request.after, complete: false };
         let beyond = shelf.entries.iter().filter(|e| e.last_seq() > request.after && e.last_seq() <= request.upto);
+        let mut thinned = None::<Gap>;
+        let mut full = false;
         for entry in beyond {
-            if page.entries.len() == request.limit {
-                return Ok(page);
+            let (seq, gone) = (entry.last_seq(), shelf.gone.contains(&entry.last_seq()));
+            let joins = gone && thinned.is_some();
+            full = !joins && wanted(entry) && page.entries.len() + usize::from(thinned.is_some()) >= request.limit;
+            if full {
+                break;
             }
-            page.next = entry.last_seq();
-            if wanted(entry) {
-                page.entries.push(entry.clone());
+            page.next = seq;
+            match &mut thinned {
+                _ if !wanted(entry) => {}
+                Some(gap) if gone => (gap.last, gap.count) = (seq, gap.count + 1),
+                None if gone => {
+                    let at = Some(Stamp { boot: 1, mono_ms: seq * 10_000 });
+                    thinned = Some(Gap { first: seq, last: seq, count: 1, from: at, to: at, cause: Cause::SizeLimit });
+                }
+                _ => page.entries.push(entry.clone()),
             }
+        }
+        if let Some(gap) = thinned {
+            let place = page.entries.partition_point(|entry| entry.last_seq() < gap.last);
+            page.entries.insert(place, Entry::Gap(gap));
+        }
+        if full {
+            return Ok(page);
         }
         page.complete = shelf.entries.last().is_none_or(|last| last.last_seq() <= page.next.max(request.upto));
         Ok(page)

@@ -197,21 +197,21 @@ async fn a_day_nobody_reads_holds_up_nobody_but_the_same_peer_s_next_day() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_day_cut_short_never_looks_whole() {
-    for stop in [false, true] {
+    for why in ["stop", "broken", "withdrawn"] {
         let gateway = Gateway::start();
         fill_a_day(&gateway);
-        let mut reading = gateway.client("agglo").begin("/v1/days/2026-06-02.csv").await;
+        let mut reading = gateway.client("energy").begin("/v1/days/2026-06-02.csv").await;
         reading.frame().await.expect("a part").expect("sound");
-        if stop {
-            assert_eq!(gateway.supervisor.stop(Duration::from_secs(10)).await, [] as [&str; 0]);
-        } else {
-            gateway.archive.shelf.lock().expect("whole").broken = true;
+        match why {
+            "stop" => assert_eq!(gateway.supervisor.stop(Duration::from_secs(10)).await, [] as [&str; 0]),
+            "broken" => gateway.archive.shelf.lock().expect("whole").broken = true,
+            _ => gateway.consents.withdraw(withdrawn("energy")).expect("recorded"),
         }
         let mut ended = None;
         while let Some(frame) = reading.frame().await {
             ended = Some(frame);
         }
-        assert!(matches!(ended, Some(Err(_))), "stopped: {stop}, {ended:?}");
+        assert!(matches!(ended, Some(Err(_))), "{why}: {ended:?}");
     }
 }
 
@@ -271,6 +271,137 @@ async fn rows_and_ranges_say_where_to_go_on_too() {
     assert_eq!(range.header("link"), Some("</v1/observations?continue=11&from=1&limit=10&to=15>; rel=\"next\""));
     let rest = client.get("/v1/observations?continue=11&from=1&limit=10&to=15").await;
     assert_eq!((rest.lines().len(), rest.header("link")), (6, None));
+}
+
+// ---- what holds for every form ----------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn no_form_tells_of_a_personal_point_once_its_consent_is_withdrawn() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PUBLIC, 5);
+    gateway.archive.produce(PERSONAL, 5);
+    let client = gateway.client("energy");
+    let forms = [
+        "/v1/points",
+        "/v1/observations?format=senml",
+        "/v1/observations?format=senml&order=newest",
+        "/v1/observations?order=newest",
+        "/v1/days/2026-06-01.csv",
+        "/metrics",
+    ];
+    for path in forms {
+        assert!(text(&client.get(path).await).contains(PERSONAL), "{path}");
+    }
+    gateway.consents.withdraw(withdrawn("energy")).expect("recorded");
+    for path in forms {
+        let answer = client.get(path).await;
+        assert!(text(&answer).contains(PUBLIC) && !text(&answer).contains(PERSONAL), "{path}: {}", text(&answer));
+    }
+}
+
+#[tokio::test]
+async fn a_spent_budget_holds_back_readings_in_every_form_but_what_is_small() {
+    let gateway = Gateway::with_budget_of(10_000_000);
+    gateway.archive.produce(PUBLIC, 10);
+    gateway.archive.produce(INTERNAL, 10);
+    gateway.traffic.counters().sent(10_000_000);
+    let client = gateway.client("agglo");
+    for path in ["/v1/observations?format=senml", "/v1/observations?format=senml&from=1", "/v1/days/2026-06-01.csv"] {
+        let refused = client.get(path).await;
+        assert_eq!((refused.status.as_u16(), &refused.json()["error"]), (429, &json!("budget-spent")), "{path}");
+        assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+        assert!(refused.header("retry-after").is_some(), "{path}");
+    }
+    for path in ["/v1/health", "/v1/points", "/v1/gaps", "/v1/days", "/v1/days/schema.json", "/v1/openapi.json"] {
+        assert_eq!(client.get(path).await.status, 200, "{path}");
+    }
+    let alarms = client.get("/v1/observations?format=senml&order=newest").await;
+    assert!(text(&alarms).contains(INTERNAL) && !text(&alarms).contains(PUBLIC), "{}", text(&alarms));
+    let metrics = client.get("/metrics").await;
+    assert!(text(&metrics).contains("\nclocher_link_budget_bytes 10000000\n"), "{}", text(&metrics));
+    let used = text(&metrics).lines().find_map(|line| line.strip_prefix("clocher_link_month_bytes "));
+    assert!(used.expect("told").parse::<u64>().expect("a number") > 10_000_000);
+}
+
+#[tokio::test]
+async fn the_newest_as_senml_says_where_it_goes_on_and_where_it_is_as_rows() {
+    let gateway = Gateway::start();
+    gateway.archive.produce(PUBLIC, 10);
+    gateway.archive.produce(INTERNAL, 10);
+    let client = gateway.client("agglo");
+    let links = |answer: &Answer| -> Vec<String> {
+        answer.headers.get_all("link").iter().map(|link| link.to_str().expect("text").to_owned()).collect()
+    };
+    let first = client.get("/v1/observations?order=newest&limit=1&format=senml").await;
+    assert_eq!(
+        links(&first),
+        [
+            "</v1/observations?before=20&format=senml&limit=1&order=newest>; rel=\"next\"",
+            "</v1/observations?format=rows&limit=1&order=newest>; rel=\"alternate\"; type=\"application/x-ndjson\"",
+        ]
+    );
+    let rest = client.get("/v1/observations?before=20&format=senml&limit=1&order=newest").await;
+    assert!(text(&rest).contains(PUBLIC) && links(&rest).iter().all(|link| !link.contains("next")), "{}", text(&rest));
+    let accesses = gateway.accesses();
+    let kinds: Vec<_> = accesses.iter().map(|access| (access["newest"] == true, access["again"] == true)).collect();
+    assert_eq!(kinds, [(true, true)], "one record, and not of a cursor that moves");
+}
+
+/// The readings and the losses an answer tells.
+fn counted(answer: &Answer) -> (u64, u64) {
+    let count = |value: &Value| value.as_f64().expect("a number") as u64;
+    if answer.header("content-type") == Some("application/senml+json") {
+        let pack = answer.json();
+        let records = pack.as_array().expect("an array");
+        let lost = records.iter().filter(|record| record["n"].as_str().is_some_and(|name| name.starts_with(":gap")));
+        let readings = records.iter().filter(|record| record["n"].as_str().is_some_and(|name| name == PUBLIC));
+        return (readings.count() as u64, lost.map(|record| count(&record["v"])).sum());
+    }
+    let lines = answer.lines();
+    let readings = lines.iter().map(|line| if line["seq"].is_array() { count(&line["count"]) } else { 1 });
+    let readings = readings.zip(&lines).filter(|(_, line)| !line["seq"].is_null()).map(|(count, _)| count).sum();
+    (readings, lines.iter().filter(|line| line["gap"].is_object()).map(|line| count(&line["gap"]["count"])).sum())
+}
+
+#[tokio::test]
+async fn losses_among_other_readings_add_up_in_every_form_however_pages_are_cut() {
+    let gateway = Gateway::with_pages_of(4 << 10);
+    gateway.archive.produce(PUBLIC, 300);
+    gateway.archive.thin((1..=300).filter(|seq| seq % 3 == 1 || (100..140).contains(seq)));
+    let lost = (1..=300_u64).filter(|seq| seq % 3 == 1 || (100..140).contains(seq)).count() as u64;
+    let client = gateway.client("agglo");
+    let ways = ["from=2026-06-01T00:00:00Z&", "from=1&to=300&", ""];
+    for (format, way, limit) in ["rows", "columns", "senml"]
+        .into_iter()
+        .flat_map(|format| ways.into_iter().flat_map(move |way| [60, 1_000].map(|limit| (format, way, limit))))
+    {
+        let (mut path, mut told) = (format!("/v1/observations?{way}format={format}&limit={limit}"), (0, 0));
+        for _ in 0..40 {
+            let page = client.get(&path).await;
+            let (readings, losses) = counted(&page);
+            told = (told.0 + readings, told.1 + losses);
+            let next = page.header("link").filter(|link| link.contains("rel=\"next\"")).map(ToOwned::to_owned);
+            let ended = if format == "senml" {
+                page.json().as_array().expect("an array").last().expect("a record")["vb"] == true
+            } else {
+                page.lines().last().expect("a line")["complete"] == true
+            };
+            if ended {
+                break;
+            }
+            next.expect("more").trim_start_matches('<').split('>').next().expect("a target").clone_into(&mut path);
+        }
+        assert_eq!(told, (300 - lost, lost), "{format} {way} {limit}");
+    }
+    let day = client.get("/v1/days/2026-06-01.csv").await;
+    let lines: Vec<_> = text(&day).split("\r\n").skip(1).filter(|line| !line.is_empty()).collect();
+    let fields = |line: &str| line.split(',').map(ToOwned::to_owned).collect::<Vec<_>>();
+    let gaps: Vec<_> = lines.iter().map(|line| fields(line)).filter(|line| line[6] == "lost").collect();
+    assert_eq!(gaps.iter().map(|gap| gap[8].parse::<u64>().expect("a number")).sum::<u64>(), lost);
+    assert_eq!((gaps[0][0].as_str(), gaps[0][9].as_str(), lines.len() as u64), ("1", "298", 300 - lost + 1));
+    let last =
+        |line: &&str| fields(line)[if fields(line)[6] == "lost" { 9 } else { 0 }].parse::<u64>().expect("a number");
+    assert!(lines.iter().map(last).is_sorted(), "in order of the last number told of");
 }
 
 // ---- what is refused, and the document --------------------------------------------------------------------------------
