@@ -626,6 +626,7 @@ impl Gateway {
             consents: self.consents.clone(),
             commune: commune.name.clone(),
             gateway: commune.gateway.clone(),
+            time_zone: commune.time_zone.clone(),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
     config::Source,
     demo,
     drivers::{self, Driver, Said},
-    peers::{Format, pull},
+    peers::{self, Format, pull},
     reading::Point,
     signals,
 };
@@ -65,6 +65,8 @@ enum Command {
     Replay(Replay),
     /// Pulls readings from a gateway, as a central server does.
     Pull(Pull),
+    /// Prints the pull API as an OpenAPI document.
+    Openapi,
 }
 
 #[derive(Debug, Args)]
@@ -142,6 +144,11 @@ pub fn main() -> ExitCode {
         Command::Drivers { name } => list(name.as_deref()),
         Command::Replay(replay) => play(&replay),
         Command::Pull(pull) => fetch(pull),
+        Command::Openapi => {
+            // A reader that leaves early (`| head`) is not a fault.
+            let _ = write!(std::io::stdout(), "{}", peers::OPENAPI);
+            Ok(ExitCode::SUCCESS)
+        }
     };
     outcome.unwrap_or_else(|wrong| {
         eprintln!("clocher: {wrong:#}");

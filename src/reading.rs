@@ -77,6 +77,7 @@ impl fmt::Debug for PointId {
 
 /// How a point's values behave in time, which decides how they are summed up and drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A level that goes up and down: power, temperature, CO2.
@@ -89,6 +90,7 @@ pub enum Kind {
 
 /// Who may pull a point, by the ethical charter of the territory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Sharing {
     /// Anyone the commune lets in.
@@ -122,6 +124,7 @@ pub struct Point {
 
 /// Why a reading is less than good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Why {

@@ -25,6 +25,7 @@ use http_body_util::{BodyExt, Empty, combinators};
 use hyper::{
     Request, Response, StatusCode,
     body::{Frame, Incoming, SizeHint},
+    header::CONTENT_TYPE,
     server::conn::http1,
     service::{Service, service_fn},
 };
@@ -294,7 +295,7 @@ where
         let stop = self.stop.clone();
         Box::pin(async move {
             match timeout(limits.request, working).await {
-                Ok(Ok(response)) => Ok(response.map(|body| until(body, stop))),
+                Ok(Ok(response)) => Ok(until(response, stop)),
                 Ok(Err(never)) => match never {},
                 Err(_) => Ok(too_long()),
             }
@@ -309,30 +310,36 @@ fn too_long() -> Response<Answer> {
     response
 }
 
-/// An endless body ends when the listener stops; a counted one is sent to its end.
-fn until<B>(body: B, stop: CancellationToken) -> Answer
+/// A body that was not counted beforehand ends when the listener stops: live events as if they were over, anything else
+/// with an error, so that half a file is never taken for a whole one. A counted body is sent to its end.
+fn until<B>(response: Response<B>, stop: CancellationToken) -> Response<Answer>
 where
     B: hyper::body::Body<Data = Bytes, Error: Into<Fault>> + Send + 'static,
 {
-    if body.size_hint().exact().is_some() {
-        return body.map_err(Into::into).boxed_unsync();
-    }
-    let stop = Box::pin(stop.cancelled_owned());
-    Until { body: Box::pin(body), stop }.map_err(Into::into).boxed_unsync()
+    let live =
+        response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    response.map(|body| {
+        if body.size_hint().exact().is_some() {
+            return body.map_err(Into::into).boxed_unsync();
+        }
+        let stop = Box::pin(stop.cancelled_owned());
+        Until { body: Box::pin(body.map_err(Into::into)), stop, live }.boxed_unsync()
+    })
 }
 
 struct Until<B> {
     body: Pin<Box<B>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    live: bool,
 }
 
-impl<B: hyper::body::Body> hyper::body::Body for Until<B> {
+impl<B: hyper::body::Body<Error = Fault>> hyper::body::Body for Until<B> {
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = Fault;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, Fault>>> {
         if self.stop.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(None);
+            return Poll::Ready((!self.live).then(|| Err("the listener stops".into())));
         }
         self.body.as_mut().poll_frame(cx)
     }

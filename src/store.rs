@@ -36,6 +36,7 @@ pub struct Gap {
 
 /// Why readings were lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
     /// Removed, oldest first, to stay within the size limit.
@@ -65,6 +66,14 @@ impl Gap {
 }
 
 impl Entry {
+    /// The first number it covers.
+    pub fn first_seq(&self) -> u64 {
+        match self {
+            Self::Reading(stored) => stored.seq,
+            Self::Gap(gap) => gap.first,
+        }
+    }
+
     /// The last number it covers.
     pub fn last_seq(&self) -> u64 {
         match self {

@@ -608,10 +608,8 @@ mod tests {
             assert_eq!((back.first, back.last, back.gone.len()), (whole.first, whole.last, taken));
             assert_eq!(back.readings.len() + taken, whole.readings.len());
             let kept = whole.readings.iter().filter(|s| which(s).is_none() && every_third(s).is_none());
-            assert!(
-                kept.zip(&back.readings)
-                    .all(|(a, b)| a.seq == b.seq && bits(&[a.reading.clone()]) == bits(&[b.reading.clone()]))
-            );
+            assert!(kept.zip(&back.readings).all(|(a, b)| a.seq == b.seq
+                && bits(std::slice::from_ref(&a.reading)) == bits(std::slice::from_ref(&b.reading))));
             for gone in &back.gone {
                 let was = &whole.readings[(gone.seq - first) as usize].reading;
                 let expected = if which(&Stored { seq: gone.seq, reading: was.clone() }).is_some() {

@@ -36,6 +36,7 @@ pub struct Stamp {
 
 /// Where a wall time comes from. Ordered from least to most trusted; written to the card by its place in this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// The system's clock, nobody having said that it is right.

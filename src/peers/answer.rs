@@ -9,13 +9,16 @@ use warp::{
     reply::Response,
 };
 
-use super::{encoding::Encoding, refusal::Refusal};
+use super::{encoding::Encoding, page::GapTold, refusal::Refusal};
 use crate::reading::{Kind, Point, PointId, Sharing};
 
 /// A page, packed.
 pub(super) struct Sheet {
     pub(super) body: Vec<u8>,
     pub(super) encoding: Encoding,
+    pub(super) media: &'static str,
+    /// Values of the header Link.
+    pub(super) links: Vec<String>,
     /// There is no more for now.
     pub(super) complete: bool,
 }
@@ -24,7 +27,13 @@ impl Sheet {
     /// `sent` fires once the page has been sent, or will not be any more.
     pub(super) fn into_response(self, sent: DropGuard) -> Response {
         let body = Bytes::from_owner(Held { body: self.body, _sent: sent });
-        packed(body, self.encoding, "application/x-ndjson", "no-store")
+        let mut response = packed(Response::new(body.into()), self.encoding, self.media, "no-store");
+        for link in self.links {
+            if let Ok(link) = HeaderValue::try_from(link) {
+                response.headers_mut().append(header::LINK, link);
+            }
+        }
+        response
     }
 }
 
@@ -40,12 +49,12 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-fn packed(body: impl Into<Bytes>, encoding: Encoding, kind: &'static str, cache: &'static str) -> Response {
-    let mut response = Response::new(body.into().into());
+/// An answer with what every one of them says of its body.
+pub(super) fn packed(mut response: Response, encoding: Encoding, media: &'static str, cache: &'static str) -> Response {
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
-    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
     if let Some(name) = encoding.name() {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
     }
@@ -60,10 +69,14 @@ pub(super) struct Document {
 
 impl Document {
     /// Tagged by all it says.
-    pub(super) fn new(content: &serde_json::Value) -> serde_json::Result<Self> {
-        let body = serde_json::to_vec(content)?;
+    pub(super) fn new(content: &impl Serialize) -> serde_json::Result<Self> {
+        Ok(Self::of(serde_json::to_vec(content)?))
+    }
+
+    /// Written already.
+    pub(super) fn of(body: Vec<u8>) -> Self {
         let tag = tag(&body);
-        Ok(Self { body, tag })
+        Self { body, tag }
     }
 
     /// Tagged by something else than what it says.
@@ -72,23 +85,31 @@ impl Document {
     }
 
     pub(super) fn into_response(mut self, asked: &HeaderMap, encoding: Encoding) -> Result<Response, Refusal> {
-        let tag = HeaderValue::from_str(&self.tag).ok();
-        let mut response = if known(asked, &self.tag) {
-            let mut response = Response::default();
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            response
+        let response = if known(asked, &self.tag) {
+            not_modified()
         } else {
             self.body.push(b'\n');
-            match encoding.apply(self.body) {
-                Ok((encoding, body)) => packed(body, encoding, "application/json", "no-cache"),
-                Err(_) => return Err(Refusal::unavailable()),
-            }
+            let (encoding, body) = encoding.apply(self.body).map_err(|_| Refusal::unavailable())?;
+            packed(Response::new(body.into()), encoding, "application/json", "no-cache")
         };
-        if let Some(tag) = tag {
-            response.headers_mut().insert(header::ETAG, tag);
-        }
-        Ok(response)
+        Ok(tagged(response, &self.tag))
     }
+}
+
+/// The client has it already.
+pub(super) fn not_modified() -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
+    response
+}
+
+/// An answer with its tag.
+pub(super) fn tagged(mut response: Response, tag: &str) -> Response {
+    if let Ok(tag) = HeaderValue::from_str(tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
 }
 
 /// Weak, since the same content is sent packed and unpacked.
@@ -98,7 +119,7 @@ fn tag(content: &[u8]) -> String {
 }
 
 /// Whether If-None-Match names the tag (RFC 9110, 13.1.2: compared weakly).
-fn known(asked: &HeaderMap, tag: &str) -> bool {
+pub(super) fn known(asked: &HeaderMap, tag: &str) -> bool {
     let strong = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     let values = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|item| item.trim() == "*" || strong(item) == strong(tag))
@@ -106,16 +127,44 @@ fn known(asked: &HeaderMap, tag: &str) -> bool {
 
 /// A point as a peer sees it.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PointTold<'a> {
+    /// Its stable name: one to eight parts of a-z, 0-9, _ and -, joined by /.
+    #[cfg_attr(test, schemars(with = "String"))]
     id: &'a PointId,
+    /// What people call it.
     label: &'a str,
+    /// UCUM, case sensitive.
     unit: &'a str,
+    /// How its values behave in time.
     kind: Kind,
+    /// Digits after the decimal point that mean something.
     decimals: u8,
+    /// Milliseconds between readings; `null` when it speaks only at a change.
     interval_ms: Option<u64>,
+    /// The values that can be true: least and most.
     range: Option<(f64, f64)>,
+    /// Who may pull it.
     sharing: Sharing,
+}
+
+/// What `/v1/points` says.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct PointsTold<'a> {
+    /// By name.
+    pub(super) points: Vec<PointTold<'a>>,
+}
+
+/// What `/v1/gaps` says.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct GapsTold {
+    /// The last ones, oldest first.
+    pub(super) gaps: Vec<GapTold>,
+    /// How many there were before these.
+    pub(super) earlier: usize,
 }
 
 impl<'a> PointTold<'a> {

@@ -41,6 +41,15 @@ impl Cursor {
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
+    /// What a text must look like to be one, for the OpenAPI document.
+    #[cfg(test)]
+    pub(crate) const PATTERN: &str = "^[A-Za-z0-9_-]{27}$";
+
+    /// Whether a text looks like one.
+    pub(crate) fn has_form(text: &str) -> bool {
+        text.len() == 27 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    }
+
     /// The inverse of [`Cursor::encode`].
     pub(crate) fn decode(text: &str) -> Result<Self, NotACursor> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| NotACursor)?;

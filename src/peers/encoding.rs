@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 
+use super::accept;
+
 /// Below this a compressed body is hardly shorter, and the work is lost.
 const WORTH_IT: usize = 400;
 
@@ -40,8 +42,7 @@ impl Encoding {
     pub(crate) fn choose<'a>(accepted: impl IntoIterator<Item = &'a str>) -> Self {
         let mut weights = [None; 3];
         let mut others = None;
-        for item in accepted.into_iter().flat_map(|value| value.split(',')) {
-            let (name, weight) = read_item(item);
+        for (name, weight) in accept::items(accepted) {
             match name {
                 "*" => others = Some(weight),
                 // RFC 9110, 8.4.1.3: an old name.
@@ -86,6 +87,54 @@ impl Encoding {
     }
 }
 
+/// Packs a body that is written as it is read, in little memory.
+pub(crate) enum Packer {
+    Identity(Vec<u8>),
+    Gzip(GzEncoder<Vec<u8>>),
+    Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
+}
+
+/// 256 KiB are looked back upon, rather than the 2 MiB of level 3: a reader may be slow, and there may be several.
+const WINDOW_LOG: u32 = 18;
+
+impl Packer {
+    pub(crate) fn new(encoding: Encoding) -> io::Result<Self> {
+        Ok(match encoding {
+            Encoding::Identity => Self::Identity(Vec::new()),
+            Encoding::Gzip => Self::Gzip(GzEncoder::new(Vec::new(), Compression::new(6))),
+            Encoding::Zstd => {
+                let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3)?;
+                encoder.window_log(WINDOW_LOG)?;
+                Self::Zstd(encoder)
+            }
+        })
+    }
+
+    /// Takes a part in and gives what is ready to leave, which may be nothing yet.
+    pub(crate) fn pack(&mut self, part: &[u8]) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Identity(ready) => ready.extend_from_slice(part),
+            Self::Gzip(encoder) => encoder.write_all(part)?,
+            Self::Zstd(encoder) => encoder.write_all(part)?,
+        }
+        let ready = match self {
+            Self::Identity(ready) => ready,
+            Self::Gzip(encoder) => encoder.get_mut(),
+            Self::Zstd(encoder) => encoder.get_mut(),
+        };
+        Ok(std::mem::take(ready))
+    }
+
+    /// What is left.
+    pub(crate) fn finish(self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Identity(ready) => Ok(ready),
+            Self::Gzip(encoder) => encoder.finish(),
+            Self::Zstd(encoder) => encoder.finish(),
+        }
+    }
+}
+
 fn bounded(from: impl Read, limit: usize) -> io::Result<Vec<u8>> {
     let mut into = Vec::new();
     let read = from.take(limit as u64 + 1).read_to_end(&mut into)?;
@@ -93,18 +142,6 @@ fn bounded(from: impl Read, limit: usize) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {limit} bytes when unpacked")));
     }
     Ok(into)
-}
-
-/// `gzip;q=0.8` as its name and thousandths of weight.
-fn read_item(item: &str) -> (&str, u16) {
-    let mut parts = item.split(';').map(str::trim);
-    let name = parts.next().unwrap_or_default();
-    let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-    let weight = weight.map_or(1_000, |text| {
-        let q = text.trim().parse::<f32>().ok().filter(|q| (0.0..=1.0).contains(q));
-        q.map_or(0, |q| (q * 1_000.0) as u16)
-    });
-    (name, weight)
 }
 
 #[cfg(test)]
@@ -137,6 +174,20 @@ mod tests {
             assert_eq!(done, encoding);
             assert_eq!(encoding.undo(&packed, body.len()).expect("unpacked"), body);
             assert!(encoding.undo(&packed, body.len() - 1).is_err(), "a bomb is refused");
+        }
+    }
+
+    #[test]
+    fn what_is_packed_part_by_part_is_unpacked_the_same() {
+        let part = b"1,water/hall/index,2026-06-01T12:00:00.000Z,204.5\r\n".repeat(500);
+        for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Zstd] {
+            let mut packer = Packer::new(encoding).expect("a packer");
+            let mut packed = Vec::new();
+            for _ in 0..200 {
+                packed.extend(packer.pack(&part).expect("packed"));
+            }
+            packed.extend(packer.finish().expect("finished"));
+            assert_eq!(encoding.undo(&packed, 200 * part.len()).expect("unpacked"), part.repeat(200));
         }
     }
 

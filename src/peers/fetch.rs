@@ -2,7 +2,10 @@
 
 use std::{cmp::Reverse, collections::HashSet, ops::RangeInclusive};
 
-use super::query::Range;
+use super::{
+    query::Range,
+    timeline::{Dated, Span, Timeline},
+};
 use crate::{
     clock::{Clock, Stamp},
     reading::PointId,
@@ -11,16 +14,13 @@ use crate::{
 
 /// Pages looked through for one answer when all they hold is hidden from the peer.
 const TRIES: usize = 16;
-/// Entries looked at to date a place in the archive.
-const PROBE: usize = 64;
-/// Readings are in order of arrival; one may have been taken this much before its neighbours.
-const DISORDER_MS: i64 = 600_000;
 
 /// The archive as one peer sees it.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pub(crate) archive: &'a dyn Archive,
     pub(crate) clock: &'a Clock,
+    pub(crate) timeline: &'a Timeline,
     pub(crate) points: &'a HashSet<PointId>,
     /// Nothing beyond this number is looked at.
     pub(crate) upto: u64,
@@ -40,6 +40,11 @@ impl View<'_> {
         }
     }
 
+    /// The archive with its dates.
+    pub(crate) fn dated(&self) -> Dated<'_> {
+        Dated { archive: self.archive, clock: self.clock, timeline: self.timeline }
+    }
+
     /// The newest reading of each point numbered below `before`, the latest first.
     pub(crate) fn newest(&self, before: u64, limit: usize) -> Page {
         let mut newest = self.archive.latest();
@@ -52,19 +57,39 @@ impl View<'_> {
     }
 
     fn times(&self, from_ms: i64, to_ms: i64, resume: Option<u64>, limit: usize) -> Result<Page, StoreError> {
-        let after = match resume {
-            Some(next) => next.saturating_sub(1),
-            None => self.before(from_ms.saturating_sub(DISORDER_MS))?,
-        };
-        let range = from_ms..=to_ms;
-        let mut page = self.look(after, u64::MAX, limit, |entry| self.touches(entry, &range))?;
-        let end = to_ms.saturating_add(DISORDER_MS);
-        page.complete |= self.date_after(page.next)?.is_some_and(|(_, next_ms)| next_ms > end);
+        let spans = self.dated().spans(from_ms, to_ms)?;
+        self.within(&spans, &(from_ms..=to_ms), resume, limit)
+    }
+
+    /// What was taken within a range of time, of which [`Dated::spans`] has told where it may be.
+    pub(crate) fn within(
+        &self,
+        spans: &[Span],
+        range: &RangeInclusive<i64>,
+        resume: Option<u64>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let resume = resume.unwrap_or(0);
+        let mut rest = spans.iter().filter(|span| span.to >= resume).peekable();
+        let mut page = Page { entries: Vec::new(), next: resume.saturating_sub(1), complete: true };
+        while let Some(span) = rest.next() {
+            let (after, to) = (span.from.max(resume).saturating_sub(1), span.to.min(self.upto));
+            page = self.look(after, to, limit, |entry| self.touches(entry, range))?;
+            let ended = page.complete || (page.entries.is_empty() && page.next <= after);
+            let (last, cut) = (rest.peek().is_none(), to < span.to);
+            page.complete = ended && last && !cut;
+            if ended && !page.complete {
+                page.next = page.next.max(to);
+            }
+            if !ended || !page.entries.is_empty() || cut {
+                break;
+            }
+        }
         Ok(page)
     }
 
     /// Whether a reading was taken within a range of time. A gap of which the times are not known may have been.
-    fn touches(&self, entry: &Entry, range: &RangeInclusive<i64>) -> bool {
+    pub(crate) fn touches(&self, entry: &Entry, range: &RangeInclusive<i64>) -> bool {
         match entry {
             Entry::Reading(stored) => self.resolve(stored.reading.stamp).is_some_and(|at| range.contains(&at)),
             Entry::Gap(gap) => {
@@ -94,31 +119,6 @@ impl View<'_> {
             after = page.next;
         }
         Ok(page)
-    }
-
-    /// A number up to which all readings were taken before `ms`, by bisection. Where many readings in a row have no
-    /// date it stops early, which only makes the search longer.
-    fn before(&self, ms: i64) -> Result<u64, StoreError> {
-        let figures = self.archive.figures();
-        let (mut low, mut high) = (figures.first_seq.saturating_sub(1), figures.last_seq);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.date_after(middle)? {
-                Some((seq, at)) if at < ms => low = seq,
-                _ => high = middle,
-            }
-        }
-        Ok(low)
-    }
-
-    /// The first reading after a number whose wall time is known, and that time.
-    fn date_after(&self, after: u64) -> Result<Option<(u64, i64)>, StoreError> {
-        let page = self.archive.page(&PageRequest { after, upto: u64::MAX, limit: PROBE, points: None })?;
-        let dated = page.entries.iter().find_map(|entry| match entry {
-            Entry::Reading(stored) => Some((stored.seq, self.resolve(stored.reading.stamp)?)),
-            Entry::Gap(_) => None,
-        });
-        Ok(dated)
     }
 
     fn resolve(&self, stamp: Stamp) -> Option<i64> {

@@ -19,61 +19,96 @@ const NAME: usize = 48;
 
 /// The digest.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Digest {
+    /// The building.
     gateway: String,
+    /// The commune.
     commune: String,
+    /// The version of the gateway.
     version: &'static str,
+    /// Seconds since its start.
     uptime_s: u64,
+    /// Which start it is, counted from 1.
     boot: u32,
+    /// Its clock.
     clock: Time,
+    /// Its readings.
     store: Store,
+    /// What is wrong.
     conditions: Conditions,
+    /// Its parts.
     units: Units,
+    /// What the month has used of the link.
     traffic: Month,
 }
 
-/// What the month has used of the link, in bytes.
+/// What the month has used of the link.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct Month {
+    /// Which, such as `2026-11`; `null` as long as the time was never known.
     month: Option<String>,
+    /// Bytes, both ways.
     bytes: u64,
+    /// Bytes it may carry; `null` without a budget.
     budget: Option<u64>,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct Time {
+    /// Now, RFC 3339.
     now: Option<String>,
+    /// Who vouches for it.
     source: Source,
+    /// Milliseconds it may be off; `null` when nobody knows.
     error_ms: Option<u32>,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct Store {
+    /// The oldest number still stored.
     first_seq: u64,
+    /// The newest number stored.
     last_seq: u64,
+    /// Readings accepted that wait for the next commit.
     waiting: u64,
+    /// Readings lost over the life of the box.
     lost: u64,
+    /// Bytes on the card.
     bytes: u64,
+    /// Bytes it may take.
     bytes_limit: u64,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Conditions {
+    /// Somebody should act today.
     alarm: usize,
+    /// Something does not work as it should.
     warning: usize,
+    /// Worth knowing.
     notice: usize,
+    /// How many are open of each kind.
     codes: BTreeMap<&'static str, usize>,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct Units {
+    /// At work.
     running: usize,
+    /// Fallen, to be started again; eight at most.
     pausing: Vec<String>,
+    /// Fallen too often; eight at most.
     gave_up: Vec<String>,
 }
 

@@ -2,12 +2,18 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `/v1/observations?after=&limit=&wait=&format=` | readings after a cursor, JSON lines |
+//! | `/v1/observations?after=&limit=&wait=&format=` | readings after a cursor: JSON lines, or SenML |
 //! | `/v1/observations?from=&to=&continue=` | a range once more, by number or RFC 3339 time; no cursor moves |
 //! | `/v1/observations?order=newest&before=` | the newest reading of each point, the latest first; no cursor moves |
 //! | `/v1/points` | the points this peer may see |
 //! | `/v1/gaps` | readings that will never come |
 //! | `/v1/health` | how the gateway is, in less than 2 kB |
+//! | `/v1/days`, `/v1/days/2026-11-21.csv`, `/v1/days/schema.json` | days as CSV files: a Frictionless Data Package |
+//! | `/metrics` | the newest readings and the gateway's own figures: OpenMetrics, or Prometheus' text |
+//! | `/v1/openapi.json` | all this as an OpenAPI document |
+//!
+//! `resource.rs` is the table of them, with every parameter. A request that cannot be answered gets RFC 9457 problem
+//! details: 400 where a value is not of its form, 422 where values that are contradict one another.
 //!
 //! # A page
 //! One JSON object a line, `application/x-ndjson`, compressed by `Accept-Encoding`. Three kinds of line:
@@ -22,6 +28,10 @@
 //! - the last: `{"next":"<cursor>","complete":bool,"remaining":n}`. A page without it was cut short and must be thrown
 //!   away whole. For a range it is `{"continue":n,"complete":bool}`.
 //!
+//! In every form, the header `Link` with `rel="next"` is the next request (RFC 8288). A SenML pack tells gaps, qualities
+//! and what could not be dated by records whose names hold a colon, and where the same readings are as rows by
+//! `rel="alternate"`.
+//!
 //! Newest first: after an outage a peer may ask `order=newest` before it goes on with its cursor, and knows how things
 //! are before the backlog has come. The cursor gives the same readings again under the same numbers, in their place. The
 //! last line is `{"before":n,"complete":bool}`: with `before=n` the rest is told, when it did not fit one page.
@@ -30,30 +40,45 @@
 //! does each refusal that will pass: each gateway has its own share of the time over which they are spread.
 //!
 //! # The month's budget
-//! Once the bytes of the month reach `monthly_budget`, what carries readings is answered 429 (`budget-spent`) until the
-//! next month; they wait in the store. What is an alarm still leaves: `/v1/health`, and by `order=newest` the points
-//! that are contacts with an `alarm`, or that an open condition of severity alarm names.
+//! Once the bytes of the month reach `monthly_budget`, what carries readings in number, `/v1/observations` in every form
+//! and the files of days, is answered 429 (`budget-spent`) until the next month; they wait in the store. What is small
+//! still leaves, `/v1/health` and `/metrics` among it, and what is an alarm: by `order=newest` the points that are
+//! contacts with an `alarm`, or that an open condition of severity alarm names.
 //!
 //! At least once: asking `after=X` says that everything up to X is safe with the peer. Numbers may be missing in between:
 //! they are of points this peer may not see. A point removed from the configuration is seen by nobody.
 
 mod absence;
+mod accept;
 mod answer;
 mod api;
 mod comeback;
+mod csv;
 mod cursor;
+mod days;
 mod encoding;
+mod exposition;
 mod fetch;
+mod files;
 mod grouping;
 mod health;
+mod link;
+mod metrics;
+mod observations;
+mod openapi;
 mod page;
+mod peer;
 pub mod pull;
 mod query;
 mod refusal;
 mod register;
+mod resource;
+mod senml;
+mod timeline;
 
 use std::{collections::BTreeSet, fmt, net::TcpListener, sync::Arc, time::Duration};
 
+use jiff::tz::TimeZone;
 use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -76,7 +101,7 @@ use crate::{
     traffic::Traffic,
 };
 
-pub use self::page::Format;
+pub use self::{openapi::DOCUMENT as OPENAPI, page::Format};
 
 /// How often absences are looked for, and the month's count is.
 const WATCH_EVERY: Duration = Duration::from_secs(60);
@@ -108,6 +133,8 @@ pub struct Ground {
     pub gateway: String,
     /// The commune's name.
     pub commune: String,
+    /// Its civil time, for the files of days.
+    pub time_zone: TimeZone,
 }
 
 impl fmt::Debug for Ground {

@@ -1,10 +1,11 @@
-//! A page of readings as JSON lines, in rows or in columns, never larger than its limit.
+//! A page of readings as JSON lines, in rows or in columns, never larger than its limit. [`super::senml`] is its third
+//! form.
 //!
 //! Pure: what was read from the archive goes in, bytes come out. The shapes are described in [`super`].
 
 use serde::{Serialize, Serializer};
 
-use super::grouping::Grouping;
+use super::{grouping::Grouping, senml};
 use crate::{
     clock::{Clock, Source, Stamp, WallTime},
     live::Live,
@@ -20,15 +21,26 @@ pub enum Format {
     Rows,
     /// One block of one point a line, as arrays of differences: ten times smaller before compression.
     Columns,
+    /// A SenML pack (RFC 8428), for those who read nothing else.
+    Senml,
 }
 
 impl Format {
+    /// Every name, the usual one first.
+    pub(crate) const WORDS: &[&str] = &["rows", "columns", "senml"];
+
     /// Its name in the query.
     pub fn word(self) -> &'static str {
         match self {
             Self::Rows => "rows",
             Self::Columns => "columns",
+            Self::Senml => "senml",
         }
+    }
+
+    /// The format of a name.
+    pub(crate) fn named(word: &str) -> Option<Self> {
+        [Self::Rows, Self::Columns, Self::Senml].into_iter().find(|format| format.word() == word)
     }
 }
 
@@ -46,6 +58,8 @@ pub(crate) struct Rendered {
 pub(crate) struct Teller<'a> {
     pub(crate) clock: &'a Clock,
     pub(crate) live: &'a Live,
+    /// What SenML names begin with: who tells.
+    pub(crate) base: &'a str,
 }
 
 impl Teller<'_> {
@@ -54,6 +68,7 @@ impl Teller<'_> {
         match format {
             Format::Rows => self.rows(entries, limit),
             Format::Columns => self.columns(entries, limit),
+            Format::Senml => senml::render(self, entries, limit),
         }
     }
 
@@ -150,7 +165,7 @@ impl Teller<'_> {
         }
     }
 
-    fn unit(&self, point: &PointId) -> Option<&str> {
+    pub(crate) fn unit(&self, point: &PointId) -> Option<&str> {
         self.live.point(point).map(|point| point.unit.as_str())
     }
 
@@ -164,65 +179,138 @@ impl Teller<'_> {
 
 /// One observation, shaped after OGC SensorThings 1.1.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-struct Row<'a> {
+pub(crate) struct Row<'a> {
+    /// Its number: no holes, never reused.
     seq: u64,
+    /// Which point.
     point: &'a str,
+    /// When it was so: RFC 3339, UTC, milliseconds. `null` when no clock could date it.
     phenomenon_time: Option<String>,
+    /// When it was read off: the same.
     result_time: Option<String>,
+    /// The value, in `unit`. `null` with the quality `bad`.
     result: Option<f64>,
+    /// UCUM, case sensitive. `null` for a point that the configuration no longer has.
     unit: Option<&'a str>,
+    /// `good`, `suspect`, `stale` or `bad`.
     quality: &'static str,
+    /// Why it is less than good.
     why: Option<Why>,
+    /// What its time is worth.
     clock: ClockQuality,
 }
 
+/// What a time is worth.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-struct ClockQuality {
+pub(crate) struct ClockQuality {
+    /// Who vouches for it.
     source: Source,
+    /// Milliseconds it may be off; `null` when nobody knows.
     error_ms: Option<u32>,
+    /// Which start of the gateway, counted from 1.
     boot: u32,
+    /// Milliseconds since that start.
     mono_ms: u64,
 }
 
-/// One point's readings of one boot whose time has one source.
+/// One point's readings of one boot whose time has one source. Arrays are differences, the first from zero.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-struct Block<'a> {
+pub(crate) struct Block<'a> {
+    /// Which point.
     point: &'a str,
+    /// UCUM, case sensitive.
     unit: Option<&'a str>,
+    /// How many readings.
     count: usize,
+    /// Which start of the gateway, counted from 1.
     boot: u32,
+    /// Who vouches for their times.
     source: Source,
+    /// Milliseconds their times may be off, at most.
     error_ms: Option<u32>,
+    /// Their numbers.
     seq: Vec<i64>,
+    /// Milliseconds since that start.
     mono_ms: Vec<i64>,
+    /// Milliseconds since 1970 UTC; `null` when no clock could date them.
     unix_ms: Option<Vec<i64>>,
+    /// Values are whole numbers to be divided by 10 to this power; `null` when they stand as they are.
     decimals: Option<u8>,
+    /// Their values; a `null` stands aside.
     result: Vec<Number>,
+    /// Runs of quality, reason and count.
     quality: Vec<(&'static str, Option<Why>, usize)>,
 }
 
-/// `{"gap":{…}}`.
+/// A hole in its place among the readings.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct GapLine {
+    /// The hole.
     pub(crate) gap: GapTold,
 }
 
-/// A hole, its times resolved.
+/// Readings that will never come.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct GapTold {
+    /// First lost number.
     first: u64,
+    /// Last lost number.
     last: u64,
+    /// How many were lost; the other numbers from `first` to `last` are readings told in other lines.
     count: u64,
+    /// Why.
     cause: Cause,
+    /// When the first of them was taken, RFC 3339, as far as is known.
     from: Option<String>,
+    /// When the last of them was taken.
     to: Option<String>,
+}
+
+/// The last line of a page: where to go on.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Onward {
+    /// The cursor to ask `after` next.
+    pub(crate) next: String,
+    /// Nothing more is stored now.
+    pub(crate) complete: bool,
+    /// Numbers beyond, of all points.
+    pub(crate) remaining: u64,
+}
+
+/// The last line of a page of a range.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct OnwardInRange {
+    /// The number to `continue` with.
+    #[serde(rename = "continue")]
+    pub(crate) resume: u64,
+    /// The range has no more.
+    pub(crate) complete: bool,
+}
+
+/// The last line of a page of the newest readings.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct OnwardBack {
+    /// The number to ask `before` next.
+    pub(crate) before: u64,
+    /// There is no point more.
+    pub(crate) complete: bool,
 }
 
 /// A difference of scaled integers, or a value as it is, or none.
 #[derive(Debug, PartialEq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(with = "Option<f64>"))]
 enum Number {
     Whole(i64),
     Real(f64),
@@ -300,7 +388,7 @@ fn line(into: &mut Vec<u8>, content: &impl Serialize) -> serde_json::Result<()> 
 }
 
 /// Nobody knows how far off an unvouched clock is.
-fn error_ms(wall: Option<WallTime>) -> Option<u32> {
+pub(crate) fn error_ms(wall: Option<WallTime>) -> Option<u32> {
     wall.map(|wall| wall.error_ms).filter(|error| *error != u32::MAX)
 }
 
@@ -353,7 +441,8 @@ mod tests {
 
     fn render(entries: &[Entry], format: Format, limit: usize) -> (Vec<Value>, usize) {
         let (clock, live) = (clock(), live());
-        let rendered = Teller { clock: &clock, live: &live }.render(entries, format, limit).expect("rendered");
+        let rendered =
+            Teller { clock: &clock, live: &live, base: "montclar/" }.render(entries, format, limit).expect("rendered");
         let lines = String::from_utf8(rendered.lines).expect("UTF-8");
         assert!(lines.is_empty() || lines.ends_with('\n'));
         (lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect(), rendered.entries)
@@ -395,7 +484,9 @@ mod tests {
         for format in [Format::Rows, Format::Columns] {
             for limit in [0, 300, 1_000, 5_000, 1 << 20] {
                 let (clock, live) = (clock(), live());
-                let page = Teller { clock: &clock, live: &live }.render(&entries, format, limit).expect("rendered");
+                let page = Teller { clock: &clock, live: &live, base: "montclar/" }
+                    .render(&entries, format, limit)
+                    .expect("rendered");
                 assert!(page.lines.len() <= limit || page.entries == 1, "{format:?} {limit}: {}", page.lines.len());
                 assert!(page.entries >= 1);
             }

@@ -392,6 +392,7 @@ enum Understood {
 #[serde(default, rename_all = "camelCase")]
 struct Told {
     error: String,
+    #[serde(rename = "detail")]
     message: String,
     restart: Option<String>,
     oldest_seq: Option<u64>,

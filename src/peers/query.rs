@@ -2,14 +2,12 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{cursor::Cursor, page::Format, refusal::Refusal};
-
-const KEYS: &[&str] = &["after", "limit", "wait", "format", "from", "to", "continue", "order", "before"];
-/// Readings a page holds unless asked otherwise, and at most.
-const USUAL_LIMIT: usize = 5_000;
-const LARGEST_LIMIT: usize = 20_000;
-/// Longest a poll waits for news.
-const LONGEST_WAIT: u64 = 60;
+use super::{
+    cursor::Cursor,
+    page::Format,
+    refusal::Refusal,
+    resource::{AFTER, BEFORE, CONTINUE, FORMAT, FROM, Form, LIMIT, NEWEST, ORDER, Parameter, TO, WAIT},
+};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,65 +45,63 @@ enum Bound {
 }
 
 impl Query {
-    /// Reads the decoded pairs of a query.
-    pub(crate) fn read(pairs: &HashMap<String, String>) -> Result<Self, Refusal> {
-        if let Some(unknown) = pairs.keys().find(|key| !KEYS.contains(&key.as_str())) {
-            let shown: String = unknown.chars().take(40).collect();
-            return Err(Refusal::query(format!("`{}` is not one of {}", shown.escape_debug(), KEYS.join(", "))));
-        }
-        let get = |key: &str| pairs.get(key).map(String::as_str);
-        let limit = whole(get("limit"), "limit")?.unwrap_or(USUAL_LIMIT as u64);
-        if limit == 0 {
-            return Err(Refusal::query("`limit` must be 1 at least"));
-        }
-        let format = match get("format") {
-            None | Some("rows") => Format::Rows,
-            Some("columns") => Format::Columns,
-            Some(_) => return Err(Refusal::query("`format` must be rows or columns")),
-        };
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(LARGEST_LIMIT);
+    /// Reads the decoded pairs of a query, which hold no key but those of the resource. `accepted` is the form that the
+    /// client's Accept asks for.
+    pub(crate) fn read(pairs: &HashMap<String, String>, accepted: Format) -> Result<Self, Refusal> {
+        let get = |parameter: &Parameter| pairs.get(parameter.name).map(String::as_str);
+        let limit = usize::try_from(whole(&get, &LIMIT)?.unwrap_or(1)).unwrap_or(usize::MAX);
+        let format = word(&get, &FORMAT)?.and_then(Format::named).unwrap_or(accepted);
         Ok(Self { what: Asked::read(&get)?, limit, format })
     }
 }
 
 impl Asked {
-    fn read<'a>(get: &impl Fn(&str) -> Option<&'a str>) -> Result<Self, Refusal> {
+    fn read<'a>(get: &impl Fn(&Parameter) -> Option<&'a str>) -> Result<Self, Refusal> {
+        let range = (bound(get, &FROM)?, bound(get, &TO)?);
+        let resume = whole(get, &CONTINUE)?;
+        let wait = whole(get, &WAIT)?.unwrap_or(0);
         if let Some(newest) = Self::newest(get)? {
             return Ok(newest);
         }
-        let range = (bound(get("from"), "from")?, bound(get("to"), "to")?);
-        let resume = whole(get("continue"), "continue")?;
         if let (None, None) = range {
             if resume.is_some() {
-                return Err(Refusal::query("`continue` goes on with a range: give its `from` or `to` too"));
+                return Err(Refusal::contradiction("`continue` goes on with a range: give its `from` or `to` too"));
             }
-            let wait = whole(get("wait"), "wait")?.unwrap_or(0).min(LONGEST_WAIT);
-            let cursor = get("after").map(Cursor::decode).transpose();
-            let cursor = cursor.map_err(|wrong| Refusal::query(format!("`after` is {wrong}")))?;
+            let cursor = get(&AFTER).map(cursor).transpose()?;
             return Ok(Self::After { cursor, wait: Duration::from_secs(wait) });
         }
-        if get("after").is_some() || get("wait").is_some() {
-            return Err(Refusal::query("a range (`from`, `to`) goes without `after` and `wait`"));
+        if get(&AFTER).is_some() || get(&WAIT).is_some() {
+            return Err(Refusal::contradiction("a range (`from`, `to`) goes without `after` and `wait`"));
         }
         Range::new(range, resume).map(Self::Again)
     }
 
     /// `order=newest`, which goes with none of the other ways.
-    fn newest<'a>(get: &impl Fn(&str) -> Option<&'a str>) -> Result<Option<Self>, Refusal> {
-        let before = whole(get("before"), "before")?;
-        match get("order") {
-            None if before.is_some() => Err(Refusal::query("`before` goes on with `order=newest`")),
-            None | Some("seq") => Ok(None),
-            Some("newest") if ["after", "wait", "from", "to", "continue"].iter().any(|key| get(key).is_some()) => {
-                Err(Refusal::query("`order=newest` goes with `before`, `limit` and `format` only"))
-            }
-            Some("newest") => Ok(Some(Self::Newest { before: before.unwrap_or(u64::MAX) })),
-            Some(_) => Err(Refusal::query("`order` must be seq or newest")),
+    fn newest<'a>(get: &impl Fn(&Parameter) -> Option<&'a str>) -> Result<Option<Self>, Refusal> {
+        let before = whole(get, &BEFORE)?;
+        if word(get, &ORDER)? != Some(NEWEST) {
+            return match before {
+                Some(_) => Err(Refusal::contradiction("`before` goes on with `order=newest`")),
+                None => Ok(None),
+            };
         }
+        if [AFTER, WAIT, FROM, TO, CONTINUE].iter().any(|other| get(other).is_some()) {
+            return Err(Refusal::contradiction("`order=newest` goes with `before`, `limit` and `format` only"));
+        }
+        Ok(Some(Self::Newest { before: before.unwrap_or(u64::MAX) }))
     }
 }
 
 impl Range {
+    /// The same range, from number `resume` on, as the next request would say.
+    #[cfg(test)]
+    pub(crate) fn resumed(self, resume: u64) -> Self {
+        match self {
+            Self::Numbers { from, to } => Self::Numbers { from: from.max(resume), to },
+            Self::Times { from_ms, to_ms, .. } => Self::Times { from_ms, to_ms, resume: Some(resume) },
+        }
+    }
+
     fn new(bounds: (Option<Bound>, Option<Bound>), resume: Option<u64>) -> Result<Self, Refusal> {
         use Bound::{Number, Time};
         let range = match bounds {
@@ -115,7 +111,7 @@ impl Range {
             (Some(Time(from_ms)), None) => Self::Times { from_ms, to_ms: i64::MAX, resume },
             (None, Some(Time(to_ms))) => Self::Times { from_ms: i64::MIN, to_ms, resume },
             (Some(Time(from_ms)), Some(Time(to_ms))) => Self::Times { from_ms, to_ms, resume },
-            _ => return Err(Refusal::query("`from` and `to` must both be numbers, or both be times")),
+            _ => return Err(Refusal::contradiction("`from` and `to` must both be numbers, or both be times")),
         };
         let (backwards, range) = match range {
             Self::Numbers { from, to } => {
@@ -125,28 +121,58 @@ impl Range {
             Self::Times { from_ms, to_ms, .. } => (from_ms > to_ms, range),
         };
         if backwards {
-            return Err(Refusal::query("`from` is after `to`"));
+            return Err(Refusal::contradiction("`from` is after `to`"));
         }
         Ok(range)
     }
 }
 
-fn whole(text: Option<&str>, name: &str) -> Result<Option<u64>, Refusal> {
-    let wrong = |_| Refusal::query(format!("`{name}` must be a whole number"));
-    text.map(|text| text.parse().map_err(wrong)).transpose()
+/// Digits within the parameter's bounds, or its usual value. What is more than the most is the most.
+fn whole<'a>(get: &impl Fn(&Parameter) -> Option<&'a str>, parameter: &Parameter) -> Result<Option<u64>, Refusal> {
+    let Form::Whole { least, usual, most } = parameter.form else { return Ok(None) };
+    let Some(text) = get(parameter) else { return Ok(usual) };
+    match digits(text) {
+        Some(number) if number >= least => Ok(Some(number.min(most))),
+        _ => Err(Refusal::value(parameter.name, text, &format!("a whole number, {least} at least"))),
+    }
+}
+
+/// One of the parameter's words; `None` when none is said.
+fn word<'a>(get: &impl Fn(&Parameter) -> Option<&'a str>, parameter: &Parameter) -> Result<Option<&'a str>, Refusal> {
+    let (Form::Word(words), Some(text)) = (parameter.form, get(parameter)) else { return Ok(None) };
+    if words.contains(&text) {
+        return Ok(Some(text));
+    }
+    Err(Refusal::value(parameter.name, text, &format!("one of {}", words.join(", "))))
+}
+
+/// A whole number without sign. One beyond 64 bits is the largest of them.
+fn digits(text: &str) -> Option<u64> {
+    let whole = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    whole.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+/// A text that cannot be a cursor is a fault of form; one that could be, but was never given, is one of sense.
+fn cursor(text: &str) -> Result<Cursor, Refusal> {
+    Cursor::decode(text).map_err(|wrong| {
+        if Cursor::has_form(text) {
+            Refusal::contradiction(format!("`{}` is {wrong}", AFTER.name))
+        } else {
+            Refusal::value(AFTER.name, text, "a cursor, and this is not a cursor that this API has given")
+        }
+    })
 }
 
 /// A number of a reading, or an RFC 3339 time.
-fn bound(text: Option<&str>, name: &str) -> Result<Option<Bound>, Refusal> {
-    let Some(text) = text else { return Ok(None) };
-    if let Ok(number) = text.parse() {
+fn bound<'a>(get: &impl Fn(&Parameter) -> Option<&'a str>, parameter: &Parameter) -> Result<Option<Bound>, Refusal> {
+    let Some(text) = get(parameter) else { return Ok(None) };
+    if let Some(number) = digits(text) {
         return Ok(Some(Bound::Number(number)));
     }
     // A plus sign that was not escaped has become a space on the way.
     let time = text.replace(' ', "+").parse::<jiff::Timestamp>();
-    let time = time.map_err(|_| {
-        Refusal::query(format!("`{name}` must be the number of a reading, or a time such as 2026-03-01T00:00:00Z"))
-    })?;
+    let expected = "the number of a reading, or a time such as 2026-03-01T00:00:00Z";
+    let time = time.map_err(|_| Refusal::value(parameter.name, text, expected))?;
     Ok(Some(Bound::Time(time.as_millisecond())))
 }
 
@@ -156,17 +182,17 @@ mod tests {
 
     fn read(pairs: &[(&str, &str)]) -> Result<Query, String> {
         let pairs = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Query::read(&pairs).map_err(|refusal| format!("{refusal:?}"))
+        Query::read(&pairs, Format::Rows).map_err(|refusal| format!("{refusal:?}"))
     }
 
     #[test]
     fn what_is_not_said_has_its_usual_value_and_what_is_too_much_is_cut() {
         let usual = read(&[]).expect("a query");
         assert_eq!(usual.what, Asked::After { cursor: None, wait: Duration::ZERO });
-        assert_eq!((usual.limit, usual.format), (USUAL_LIMIT, Format::Rows));
+        assert_eq!((usual.limit, usual.format), (5_000, Format::Rows));
         let much = read(&[("limit", "18446744073709551615"), ("wait", "100000"), ("format", "columns")]).expect("read");
         assert_eq!(much.what, Asked::After { cursor: None, wait: Duration::from_secs(60) });
-        assert_eq!((much.limit, much.format), (LARGEST_LIMIT, Format::Columns));
+        assert_eq!((much.limit, much.format), (20_000, Format::Columns));
     }
 
     #[test]
@@ -193,18 +219,20 @@ mod tests {
     #[test]
     fn a_query_that_makes_no_sense_is_refused_and_says_why() {
         let wrong: &[(&[(&str, &str)], &str)] = &[
-            (&[("afer", "x")], "`afer` is not one of"),
             (&[("after", "x")], "not a cursor"),
             (&[("limit", "0")], "1 at least"),
             (&[("limit", "-1")], "whole number"),
+            (&[("limit", "+1")], "whole number"),
+            (&[("limit", "")], "whole number"),
+            (&[("after", "AAAAAAAAAAAAAAAAAAAAAAAAAAA")], "not a cursor"),
             (&[("wait", "soon")], "whole number"),
-            (&[("format", "xml")], "rows or columns"),
+            (&[("format", "xml")], "one of rows, columns, senml"),
             (&[("from", "9"), ("to", "5")], "after `to`"),
             (&[("from", "9"), ("to", "2026-03-01T00:00:00Z")], "both be"),
             (&[("from", "yesterday")], "such as"),
             (&[("from", "1"), ("wait", "5")], "goes without"),
             (&[("continue", "1")], "goes on with a range"),
-            (&[("order", "oldest")], "seq or newest"),
+            (&[("order", "oldest")], "one of seq, newest"),
             (&[("order", "newest"), ("wait", "5")], "`before`, `limit` and `format` only"),
             (&[("order", "newest"), ("from", "5")], "`before`, `limit` and `format` only"),
             (&[("before", "5")], "goes on with `order=newest`"),

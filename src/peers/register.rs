@@ -15,7 +15,8 @@ use tracing::warn;
 
 use crate::{
     clock::{Clock, Stamp},
-    store::Keep,
+    reading::Stored,
+    store::{Entry, Keep},
     supervisor::chain,
 };
 
@@ -48,6 +49,20 @@ pub(crate) struct Access {
     pub(crate) pulls: u64,
     /// Asked for again, without moving the cursor.
     pub(crate) again: bool,
+    /// The newest reading of each point, over and over: metrics, or `order=newest`.
+    #[serde(default)]
+    pub(crate) newest: bool,
+}
+
+/// How readings were given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Manner {
+    /// In order, after a cursor.
+    Onward,
+    /// A range or a day once more.
+    Again,
+    /// The newest of each point.
+    Newest,
 }
 
 /// One answer, as it leaves.
@@ -57,7 +72,24 @@ pub(crate) struct Given<'a> {
     pub(crate) address: IpAddr,
     /// First and last number, and how many readings; `None` for an empty answer.
     pub(crate) readings: Option<(u64, u64, u64)>,
-    pub(crate) again: bool,
+    pub(crate) manner: Manner,
+}
+
+impl Given<'_> {
+    /// First and last number, and how many readings, of entries in any order.
+    pub(crate) fn readings_of(told: &[Entry]) -> Option<(u64, u64, u64)> {
+        numbered(told.iter().filter_map(|entry| match entry {
+            Entry::Reading(stored) => Some(stored),
+            Entry::Gap(_) => None,
+        }))
+    }
+}
+
+/// First and last number, and how many readings.
+pub(crate) fn numbered<'a>(readings: impl Iterator<Item = &'a Stored>) -> Option<(u64, u64, u64)> {
+    let mut numbers = readings.map(|stored| stored.seq);
+    let first = numbers.next()?;
+    Some(numbers.fold((first, first, 1), |(low, high, count), seq| (low.min(seq), high.max(seq), count + 1)))
 }
 
 /// The register. Its calls write to the card.
@@ -70,7 +102,7 @@ pub(crate) struct Register {
 struct Shelf {
     next: u64,
     keys: VecDeque<u64>,
-    growing: HashMap<String, Growing>,
+    growing: HashMap<(String, Manner), Growing>,
 }
 
 struct Growing {
@@ -99,7 +131,8 @@ impl Register {
     pub(crate) fn record(&self, given: &Given<'_>) {
         let now = self.clock.now();
         let mut shelf = self.lock();
-        let mut growing = match shelf.growing.remove(given.peer) {
+        let key = (given.peer.to_owned(), given.manner);
+        let mut growing = match shelf.growing.remove(&key) {
             Some(mut growing) if growing.access.takes(given, now) => {
                 growing.access.add(given, now);
                 growing.dirty = true;
@@ -115,7 +148,7 @@ impl Register {
         if growing.written.is_none_or(|written| now.mono_ms.saturating_sub(written.mono_ms) >= REWRITTEN_MS) {
             self.write(&mut growing, now);
         }
-        shelf.growing.insert(given.peer.to_owned(), growing);
+        shelf.growing.insert(key, growing);
     }
 
     /// Writes what has grown since it was last written.
@@ -159,25 +192,24 @@ impl Register {
 impl Access {
     fn new(given: &Given<'_>, now: Stamp) -> Self {
         let (from, to, count) = given.readings.unwrap_or((0, 0, 0));
-        let (peer, address, again) = (given.peer.to_owned(), given.address, given.again);
-        Self { peer, address, at: now, until: now, from, to, count, pulls: 1, again }
+        let (peer, address) = (given.peer.to_owned(), given.address);
+        let (again, newest) = (given.manner != Manner::Onward, given.manner == Manner::Newest);
+        Self { peer, address, at: now, until: now, from, to, count, pulls: 1, again, newest }
     }
 
-    /// Whether an answer continues this record: same place, same manner, within the hour, and no range begun anew.
+    /// Whether an answer continues this record of its manner: same place, within the hour, and no range begun anew.
     fn takes(&self, given: &Given<'_>, now: Stamp) -> bool {
-        let follows = given.readings.is_none_or(|(from, ..)| self.count == 0 || from > self.to);
+        let follows = self.newest || given.readings.is_none_or(|(from, ..)| self.count == 0 || from > self.to);
         let young = now.mono_ms.saturating_sub(self.at.mono_ms) < GROWS_MS;
-        self.address == given.address && self.again == given.again && follows && young
+        self.address == given.address && follows && young
     }
 
     fn add(&mut self, given: &Given<'_>, now: Stamp) {
         self.pulls += 1;
         self.until = now;
         let Some((from, to, count)) = given.readings else { return };
-        if self.count == 0 {
-            self.from = from;
-        }
-        self.to = to;
+        self.from = if self.count == 0 { from } else { self.from.min(from) };
+        self.to = self.to.max(to);
         self.count += count;
     }
 }
@@ -191,7 +223,7 @@ mod tests {
     };
 
     fn given(peer: &str, readings: Option<(u64, u64, u64)>) -> Given<'_> {
-        Given { peer, address: [192, 0, 2, 1].into(), readings, again: false }
+        Given { peer, address: [192, 0, 2, 1].into(), readings, manner: Manner::Onward }
     }
 
     fn records(keep: &MemoryKeep) -> Vec<Access> {
@@ -226,8 +258,21 @@ mod tests {
         register.record(&given("dept", Some((51, 60, 10))));
         register.record(&given("agglo", Some((1, 50, 50))));
         register.record(&Given { address: [192, 0, 2, 2].into(), ..given("agglo", Some((51, 60, 10))) });
-        register.record(&Given { again: true, ..given("agglo", Some((70, 80, 10))) });
+        register.record(&Given { manner: Manner::Again, ..given("agglo", Some((70, 80, 10))) });
         assert_eq!(records(&keep).len(), 5);
+    }
+
+    #[test]
+    fn metrics_read_over_and_over_are_one_record_and_break_no_other() {
+        let keep = Arc::new(MemoryKeep::default());
+        let register = Register::open(keep.clone(), Clock::new(1, HeldTime::at(0, Source::Unknown), []));
+        for turn in 0..10 {
+            register.record(&given("agglo", Some((10 * turn + 1, 10 * turn + 10, 10))));
+            register.record(&Given { manner: Manner::Newest, ..given("agglo", Some((3, 10 * turn + 10, 4))) });
+        }
+        register.flush();
+        let told: Vec<_> = records(&keep).iter().map(|r| (r.newest, r.from, r.to, r.count, r.pulls)).collect();
+        assert_eq!(told, [(false, 1, 100, 100, 10), (true, 3, 100, 40, 10)]);
     }
 
     #[test]

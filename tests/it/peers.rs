@@ -1,6 +1,8 @@
 //! The pull API and its client over real TLS on loopback, with an archive in memory and certificates of an authority
 //! made for the test.
 
+mod forms;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
@@ -56,12 +58,14 @@ struct MemoryArchive {
 struct Shelf {
     identity: String,
     entries: Vec<Entry>,
+    /// Numbers of readings that were taken out among the others.
+    gone: BTreeSet<u64>,
     broken: bool,
 }
 
 impl MemoryArchive {
     fn new() -> Arc<Self> {
-        let shelf = Shelf { identity: "first".to_owned(), entries: Vec::new(), broken: false };
+        let shelf = Shelf { identity: "first".to_owned(), entries: Vec::new(), gone: BTreeSet::new(), broken: false };
         Arc::new(Self { shelf: Mutex::new(shelf), head: watch::Sender::new(0), acknowledged: watch::Sender::default() })
     }
 
@@ -88,6 +92,11 @@ impl MemoryArchive {
         shelf.entries.push(Entry::Gap(gap));
         drop(shelf);
         self.head.send_replace(last);
+    }
+
+    /// Takes out readings among the others: what eviction by class does.
+    fn thin(&self, gone: impl IntoIterator<Item = u64>) {
+        self.shelf.lock().expect("whole").gone.extend(gone);
     }
 
     fn replace(&self, identity: &str) {
@@ -120,14 +129,32 @@ impl Archive for MemoryArchive {
         };
         let mut page = Page { entries: Vec::new(), next: request.after, complete: false };
         let beyond = shelf.entries.iter().filter(|e| e.last_seq() > request.after && e.last_seq() <= request.upto);
+        let mut thinned = None::<Gap>;
+        let mut full = false;
         for entry in beyond {
-            if page.entries.len() == request.limit {
-                return Ok(page);
+            let (seq, gone) = (entry.last_seq(), shelf.gone.contains(&entry.last_seq()));
+            let joins = gone && thinned.is_some();
+            full = !joins && wanted(entry) && page.entries.len() + usize::from(thinned.is_some()) >= request.limit;
+            if full {
+                break;
             }
-            page.next = entry.last_seq();
-            if wanted(entry) {
-                page.entries.push(entry.clone());
+            page.next = seq;
+            match &mut thinned {
+                _ if !wanted(entry) => {}
+                Some(gap) if gone => (gap.last, gap.count) = (seq, gap.count + 1),
+                None if gone => {
+                    let at = Some(Stamp { boot: 1, mono_ms: seq * 10_000 });
+                    thinned = Some(Gap { first: seq, last: seq, count: 1, from: at, to: at, cause: Cause::SizeLimit });
+                }
+                _ => page.entries.push(entry.clone()),
             }
+        }
+        if let Some(gap) = thinned {
+            let place = page.entries.partition_point(|entry| entry.last_seq() < gap.last);
+            page.entries.insert(place, Entry::Gap(gap));
+        }
+        if full {
+            return Ok(page);
         }
         page.complete = shelf.entries.last().is_none_or(|last| last.last_seq() <= page.next.max(request.upto));
         Ok(page)
@@ -212,6 +239,7 @@ struct Gateway {
     keep: Arc<MemoryKeep>,
     consents: Consents,
     board: Board,
+    clock: Clock,
     time: Arc<HeldTime>,
     traffic: Arc<Traffic>,
     supervisor: Supervisor,
@@ -263,6 +291,7 @@ impl Gateway {
             consents: consents.clone(),
             gateway: "mairie".to_owned(),
             commune: "Saint-Exemple".to_owned(),
+            time_zone: TimeZone::get("Europe/Paris").expect("a zone"),
         };
         let settings = PeersSettings {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
@@ -284,7 +313,7 @@ impl Gateway {
         let listener = TcpListener::bind(settings.listen).expect("bound");
         let address = listener.local_addr().expect("an address");
         clocher::peers::start(settings, listener, tls, ground);
-        Self { archive, keep, consents, board, time, traffic, supervisor, address, authority, directory }
+        Self { archive, keep, consents, board, clock, time, traffic, supervisor, address, authority, directory }
     }
 
     fn certificate(&self, name: &str) -> (PathBuf, PathBuf) {
@@ -424,7 +453,7 @@ async fn a_certificate_the_configuration_does_not_know_is_told_so() {
     for path in ["/v1/observations", "/v1/points", "/v1/health", "/v1/gaps"] {
         let refused = gateway.client("stranger").get(path).await;
         assert_eq!((refused.status.as_u16(), &refused.json()["error"]), (403, &json!("unknown-peer")), "{path}");
-        assert!(refused.json()["message"].as_str().expect("a text").contains("\"stranger\""));
+        assert!(refused.json()["detail"].as_str().expect("a text").contains("\"stranger\""));
     }
     assert!(gateway.accesses().is_empty());
 }
@@ -542,7 +571,7 @@ async fn what_is_not_understood_is_answered_in_json() {
     ] {
         let refused = client.get(path).await;
         assert_eq!((refused.status.as_u16(), &refused.json()["error"]), (status, &json!(code)), "{path}");
-        assert_eq!(refused.header("content-type"), Some("application/json"));
+        assert_eq!(refused.header("content-type"), Some("application/problem+json"));
     }
 }
 
@@ -661,7 +690,7 @@ async fn what_is_packed_is_the_same_as_what_is_not() {
         assert_eq!(unpacked, plain.body);
         assert!(zstd.body.len() * 5 < plain.body.len(), "{} of {}", zstd.body.len(), plain.body.len());
         for answer in [plain, zstd, gzip] {
-            assert_eq!(answer.header("vary"), Some("accept-encoding"));
+            assert_eq!(answer.header("vary"), Some("accept, accept-encoding"));
         }
     }
 }

@@ -581,7 +581,7 @@ impl Hall {
                 1 => (1200.0 + 300.0 * (round as f64 / 50.0).sin() + noise * 20.0).round(),
                 2 => (4_000_000.0 + (round * 3 + place) as f64 + noise.round()) / 1000.0,
                 3 => ((230.0 + noise) * 10.0f64).round() / 10.0,
-                _ => f64::from(u8::from((round / 30 + place) % 3 == 0)),
+                _ => f64::from(u8::from((round / 30 + place).is_multiple_of(3))),
             };
             readings.push(reading(point, round * 10_000 + place / 5 * 40 + jitter, value));
         }
