@@ -237,7 +237,10 @@ impl Clock {
             Note::Sample(sample) => Note::Sample(Sample { stamp: Stamp { boot, ..sample.stamp }, ..sample }),
             Note::Start(start) => Note::Start(Start { boot, before: newest.or(start.before), ..start }),
         };
-        let twin = |note: &Note| matches!(note, Note::Start(start) if start.machine.is_some()).then_some(*note);
+        // What bears the number of before stays dated: by the run of the machine or, where it does not tell, by samples.
+        let of_machine = |note: &Note| matches!(note, Note::Start(start) if start.machine.is_some());
+        let by_machine = known.own.iter().any(of_machine);
+        let twin = |note: &Note| (!by_machine || of_machine(note)).then_some(*note);
         known.own = known.own.iter().map(renumbered).chain(known.own.iter().filter_map(twin)).collect();
         known.ledger = Ledger::of(notes.into_iter().chain(known.own.iter().copied()));
         let own = known.own.clone();

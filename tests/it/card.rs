@@ -71,7 +71,7 @@ fn send(broker: SocketAddr, next: &mut u64, told: &Mutex<BTreeSet<u64>>, ends: &
     options.set_credentials("sensor", "a long enough secret").set_keep_alive(Duration::from_secs(5));
     let (client, mut connection) = Client::new(options, 10);
     let publish = |n: u64| client.try_publish("sensors/count", QoS::AtLeastOnce, false, n.to_string()).is_ok();
-    loop {
+    while !ends.load(Ordering::Relaxed) {
         match connection.recv_timeout(Duration::from_millis(200)) {
             Ok(Ok(Event::Incoming(Incoming::ConnAck(_)))) => drop(publish(*next)),
             Ok(Ok(Event::Incoming(Incoming::PubAck(_)))) => {
@@ -81,7 +81,7 @@ fn send(broker: SocketAddr, next: &mut u64, told: &Mutex<BTreeSet<u64>>, ends: &
             }
             Ok(Ok(_)) => {}
             Ok(Err(_)) => return,
-            Err(rumqttc::RecvTimeoutError::Timeout) if !ends.load(Ordering::Relaxed) => {}
+            Err(rumqttc::RecvTimeoutError::Timeout) => {}
             Err(_) => return,
         }
     }
