@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     bytes::Cursor,
-    database::{Database, DatabaseFault, guarded, sync_folder},
+    database::{Database, DatabaseFault, sync_folder},
     desk::{Desk, Manner},
 };
 use crate::store::{Keep, StoreError};
@@ -274,8 +274,7 @@ struct Read {
 
 fn read_all(database: &Database) -> Result<Read, DatabaseFault> {
     let mut read = Read { records: Records::new(), damaged: 0 };
-    for pair in database.db.iter() {
-        let (key, value) = guarded(|| pair)?;
+    for (key, value) in database.list(b"")? {
         match unseal(&value).filter(|envelope| envelope.key == key.as_ref()) {
             Some(envelope) => {
                 read.records.insert(key.to_vec(), (envelope.version, envelope.value.map(<[u8]>::to_vec)));
