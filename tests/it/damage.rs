@@ -27,7 +27,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 
 /// So many by default.
-const CASES: u64 = 150;
+const CASES: u64 = 40;
 /// A case takes a tenth of a second; one that takes so long hangs.
 const PATIENCE: Duration = Duration::from_secs(40);
 const WALL: i64 = 1_800_000_000_000;
@@ -496,5 +496,5 @@ async fn whatever_happened_to_its_files_the_store_opens_serves_what_is_sound_and
     let lossy = lossy.into_inner();
     eprintln!("{} cases in {:?}, {lossy} with losses, {} failed", seeds.len(), begun.elapsed(), failed.len());
     assert!(failed.is_empty(), "{} of {} failed\n{}", failed.len(), seeds.len(), failed.join("\n"));
-    assert!(seeds.len() < 100 || lossy > 10, "the damage was hardly felt");
+    assert!(seeds.len() < 40 || lossy > 2, "the damage was hardly felt");
 }
