@@ -25,7 +25,7 @@ use super::{
     rollup::{Quarter, Steps},
     room::Room,
     salvage::{self, Aside},
-    segment::{Segment, SegmentFault},
+    segment::{self, Segment, SegmentFault},
     shelf::{Listed, Shelf},
     thin,
 };
@@ -272,6 +272,11 @@ impl Inner {
         if !shelf.listed().contains_key(&first) {
             return Ok(None);
         }
+        // The newest may have been torn by a power cut, which the head makes good; the others were whole once.
+        let folder = Shelf::folder(shelf.root(), first);
+        if shelf.newest() != Some(first) && !shelf.is_open(first) && !segment::blobs_are_sound(&folder) {
+            return self.mend(shelf, first, SegmentFault::Damaged { what: "a large node".to_owned(), folder });
+        }
         match shelf.get(first) {
             Ok(segment) => Ok(Some(segment)),
             Err(fault) => self.mend(shelf, first, fault),
@@ -357,8 +362,37 @@ impl Inner {
                 Some(block) => Ok(Piece::Block(block)),
                 None => Ok(Piece::Nothing(last)),
             },
-            Some((first, _)) => Ok(Piece::Nothing(first.min(end) - 1)),
-            None => Ok(Piece::Nothing(end - 1)),
+            next => {
+                let last = next.map_or(end, |(first, _)| first.min(end)) - 1;
+                match self.look_beneath_sled(&segment, seq, last)? {
+                    Some(block) => Ok(block),
+                    None => Ok(Piece::Nothing(last)),
+                }
+            }
+        }
+    }
+
+    /// sled ends its log where a part of it is damaged, and tells nobody: numbers an older segment no longer lists are
+    /// looked for in its raw files, and put back. What lies at `seq` then, or before the first that was found.
+    fn look_beneath_sled(&self, segment: &Segment, seq: u64, last: u64) -> Result<Option<Piece>, StoreError> {
+        let doing = || format!("look for readings {seq} to {last} beneath sled");
+        let busy = StoreError { doing: doing(), source: None };
+        let Ok(_alone) = self.room.alone.try_lock() else { return Err(busy) };
+        let folder = Shelf::folder(locked(&self.shelf).root(), segment.first);
+        let blocks = salvage::sound_blocks(&folder, seq, last.saturating_add(1), segment::short(&self.identity));
+        let blocks = blocks.map_err(|e| StoreError::new(doing(), e))?;
+        let mut found = 0;
+        for block in blocks.values().filter_map(salvage::Sound::block) {
+            found += usize::from(segment.put_again(std::slice::from_ref(&block)).is_ok());
+        }
+        if found == 0 {
+            return Ok(None);
+        }
+        self.tell_damage(format!("{found} blocks from {seq} on had fallen out of sled; put back"));
+        match segment.blocks_from(seq) {
+            Some((first, _)) if first <= seq => Ok(self.block(segment, first)?.map(Piece::Block)),
+            Some((first, _)) if first <= last => Ok(Some(Piece::Nothing(first - 1))),
+            _ => Ok(None),
         }
     }
 
@@ -496,6 +530,7 @@ impl Archive for Inner {
                 }
                 Piece::Block(block) => tell_block(&block, request, upto, &mut page),
                 Piece::Nothing(last) => {
+                    self.tell_damage(format!("readings {seq} to {} are gone", last.max(seq)));
                     self.lose_anyway(undated(seq, last.max(seq), Cause::Damage));
                 }
             }

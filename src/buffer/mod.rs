@@ -21,6 +21,7 @@ mod gaps;
 pub mod head;
 mod inner;
 mod keeping;
+mod kinds;
 mod marker;
 mod open;
 mod opener;

@@ -16,12 +16,14 @@ use tracing::{info, warn};
 
 use super::{
     Buffer, Finding, OpenFault, Opened, RECORDS, Settings,
+    block::MOST_READINGS,
     current::Current,
     database::folder_size,
     gaps::{Gaps, undated},
     head::{self, Head},
     inner::{Device, Inner, Slot, State},
     keeping::{CardKeep, KeepState},
+    kinds,
     marker::{Mark, Marker},
     ring::Ring,
     room::Room,
@@ -64,9 +66,15 @@ impl Buffer {
             let mark = Marker::read(&directory.join("marker")).map_err(refused)?;
             return Opening::new(settings, manner, None, mark, true)?.finish(joints);
         }
-        fs::create_dir_all(directory.join("segments")).map_err(refused)?;
+        fs::create_dir_all(directory).map_err(refused)?;
+        let aside = aside_of(settings);
+        let mut set_aside = kinds::free_marker(directory, &aside);
         let (marker, mark, existed) = Marker::open(&directory.join("marker")).map_err(refused)?;
-        Opening::new(settings, manner, Some(marker), mark, existed)?.finish(joints)
+        set_aside.extend(kinds::set_right(directory, &aside));
+        fs::create_dir_all(directory.join("segments")).map_err(refused)?;
+        let mut opening = Opening::new(settings, manner, Some(marker), mark, existed || !set_aside.is_empty())?;
+        opening.findings.splice(0..0, set_aside.into_iter().map(damaged));
+        opening.finish(joints)
     }
 
     /// A store whose card cannot be used, for the reason `why`: readings are held in memory, records too; nothing is
@@ -184,6 +192,10 @@ struct Opening<'a> {
     /// `None` when the card is only read.
     marker: Option<Marker>,
     mark: Mark,
+    /// The marker told nothing: how far numbers went, only the readings tell.
+    unmarked: bool,
+    /// What was put back: into which segment, from which number to which.
+    returned: Vec<(u64, u64, u64)>,
     keep: Arc<CardKeep>,
     shelf: Shelf,
     gaps: Gaps,
@@ -200,19 +212,39 @@ impl<'a> Opening<'a> {
     ) -> Result<Self, OpenFault> {
         let directory = &settings.directory;
         let root = directory.join("segments");
-        let aside = Aside::new(directory.join("damaged"), settings.size_limit.max(SMALLEST) / 8);
+        let aside = aside_of(settings);
         let mut findings = Vec::new();
-        let existed = existed || directory.join("head").exists() || directory.join("keep").exists();
-        let (keep, state) = match manner {
+        let existed = existed
+            || directory.join("head").exists()
+            || directory.join("keep").exists()
+            || !Shelf::on_card(&root).0.is_empty();
+        let (mut keep, state) = match manner {
             Manner::Reading => (CardKeep::open_to_read(&directory.join("keep"))?, KeepState::default()),
             _ => CardKeep::open(&directory.join("keep"), existed, |path| aside.take(path))?,
         };
         findings.extend(state.damage.map(|damage| damaged(format!("{RECORDS}: {damage}"))));
+        let mut mark = mark;
+        let (marked, noted) = (mark.map(|mark| mark.identity), noted_identity(&keep));
+        if marked != noted && existed && manner != Manner::Reading {
+            let ours = owner(directory, marked, noted);
+            if marked.is_some_and(|marked| Some(marked) != ours) {
+                findings.push(damaged("the marker is that of another store; it is made anew".to_owned()));
+                mark = None;
+            }
+            if noted.is_some_and(|noted| Some(noted) != ours) {
+                drop(keep);
+                let place = aside.take(&directory.join("keep"))?;
+                let detail = format!("{RECORDS}: they are another store's; set aside in {}", place.display());
+                findings.push(damaged(detail));
+                keep = CardKeep::open(&directory.join("keep"), false, |path| aside.take(path))?.0;
+            }
+        }
         let identity =
             mark.map(|mark| mark.identity).or_else(|| noted_identity(&keep)).or_else(|| borrowed_identity(&root));
         if existed && mark.is_none() {
             findings.push(damaged("the marker of the store did not read; it is made anew".to_owned()));
         }
+        let unmarked = existed && mark.is_none();
         let mark =
             mark.unwrap_or(Mark { identity: identity.unwrap_or_else(|| rand::rng().random()), ..Mark::default() });
         if manner != Manner::Reading
@@ -224,7 +256,19 @@ impl<'a> Opening<'a> {
         let gaps = read_gaps(&keep);
         let shelf = Shelf::new(root, mark.identity);
         let shelf = if manner == Manner::Reading { shelf.only_reading() } else { shelf };
-        Ok(Self { settings, manner, aside, marker, mark, keep: Arc::new(keep), shelf, gaps, findings })
+        Ok(Self {
+            settings,
+            manner,
+            aside,
+            marker,
+            mark,
+            unmarked,
+            returned: Vec::new(),
+            keep: Arc::new(keep),
+            shelf,
+            gaps,
+            findings,
+        })
     }
 
     fn finish(mut self, joints: Joints) -> Result<Opened, OpenFault> {
@@ -245,8 +289,11 @@ impl<'a> Opening<'a> {
         }
         let slots = runs.into_iter().filter(|run| run.first > sealed).collect::<VecDeque<_>>();
         let high = self.highest(sealed, &slots, &scan, head_lost);
-        self.mark = Mark { boot, reserved: self.mark.reserved.max(high), ..self.mark };
+        self.mark = Mark { boot, reserved: self.mark.reserved.max(high), closed: false, ..self.mark };
         let new_gaps = self.find_holes(&slots, high, sealed, &scan);
+        if self.manner != Manner::Reading {
+            self.list_returned();
+        }
         self.mark.lost += new_gaps.iter().map(|gap| self.gaps.add(gap.clone())).sum::<u64>();
         if self.manner == Manner::Reading {
             let state = self.state(slots, &notes);
@@ -446,7 +493,7 @@ impl<'a> Opening<'a> {
         if self.manner != Manner::Reading {
             self.write_again(&path, &bytes)?;
         }
-        let expected = self.mark.reserved > 0;
+        let expected = self.mark.reserved > 0 || self.unmarked;
         let short = (bytes.len() as u64) < head::SLOT * head::SLOTS as u64;
         let mut lost = expected && (missing || short);
         if missing && expected {
@@ -455,7 +502,12 @@ impl<'a> Opening<'a> {
             self.findings.push(damaged(format!("the head of the store is cut to {} bytes", bytes.len())));
         }
         let scan = head::scan(&bytes, segment::short(&self.mark.identity));
-        lost &= scan.records.last().is_none_or(|found| found.claim.last() < self.mark.reserved);
+        let nothing = scan.records.is_empty() && scan.wounded.is_empty();
+        if expected && nothing && bytes.iter().any(|byte| *byte != 0) {
+            self.findings.push(damaged("the head of the store holds nothing of this store".to_owned()));
+            lost = true;
+        }
+        lost &= self.unmarked || scan.records.last().is_none_or(|found| found.claim.last() < self.mark.reserved);
         Ok((scan, lost))
     }
 
@@ -554,6 +606,7 @@ impl<'a> Opening<'a> {
         let mut covered = self.gaps.all().map(|gap| (gap.first, gap.last)).collect::<Vec<_>>();
         let older = self.shelf.listed().iter().filter(|(first, _)| Some(**first) != newest);
         covered.extend(older.map(|(first, listed)| (*first, listed.last)));
+        covered.extend(self.returned.iter().map(|(_, first, last)| (*first, *last)));
         let segment = newest.and_then(|first| self.shelf.get(first).ok());
         covered.extend(segment.iter().flat_map(|segment| segment.covers()).map(|(first, cover)| (first, cover.last)));
         covered.sort_unstable();
@@ -587,7 +640,10 @@ impl<'a> Opening<'a> {
             let Some(place) = self.shelf.place_of(run.first) else { continue };
             let Ok(segment) = self.shelf.get(place) else { continue };
             match segment.put(run.first, &run.readings, Beside::default()) {
-                Ok(_) => info!(first = run.first, count = run.readings.len(), "Readings put back from the head"),
+                Ok(_) => {
+                    self.returned.push((place, run.first, run.end() - 1));
+                    info!(first = run.first, count = run.readings.len(), "Readings put back from the head");
+                }
                 Err(fault) => warn!(why = chain(&fault), "Readings not put back"),
             }
         }
@@ -604,7 +660,9 @@ impl<'a> Opening<'a> {
             let blocks = salvage::sound_blocks(&folder, hole.first, hole.last + 1, store).unwrap_or_default();
             let count = blocks.len();
             for block in blocks.values().filter_map(salvage::Sound::block) {
-                let _ = segment.put_again(std::slice::from_ref(&block));
+                if segment.put_again(std::slice::from_ref(&block)).is_ok() {
+                    self.returned.push((place, block.first, block.last));
+                }
             }
             if count > 0 {
                 let first = hole.first;
@@ -616,8 +674,32 @@ impl<'a> Opening<'a> {
     /// The highest number ever given out, as far as anything tells.
     fn highest(&self, sealed: u64, slots: &VecDeque<Slot>, scan: &head::Scan, head_lost: bool) -> u64 {
         let in_head = slots.iter().map(|slot| slot.end() - 1).max().unwrap_or(0);
-        let reserved = if head_lost { self.mark.reserved } else { 0 };
+        let unmarked = self.unmarked && head_lost;
+        let reserved = if head_lost || self.mark.closed { self.mark.reserved } else { 0 };
+        // Neither tells how far numbers went: no head ever held more than this.
+        let reserved = if unmarked { sealed + head::SLOTS as u64 * MOST_READINGS as u64 } else { reserved };
         [sealed, in_head, scan.given_out, self.gaps.last(), reserved].into_iter().max().unwrap_or(0)
+    }
+
+    /// A segment that took back what a later one lost reaches further than it did. After the holes were told: those between
+    /// lie within it from now on.
+    fn list_returned(&mut self) {
+        for (place, _, last) in std::mem::take(&mut self.returned) {
+            let Some(mut listed) = self.shelf.listed().get(&place).cloned() else { continue };
+            if self.shelf.newest() == Some(place) || listed.last >= last {
+                continue;
+            }
+            listed.last = last;
+            if let Ok(segment) = self.shelf.get(place) {
+                segment.covers().iter().for_each(|(_, cover)| listed.spans.merge(&cover.spans));
+            }
+            let noted =
+                postcard::to_allocvec(&listed).map(|bytes| self.keep.own_put("segments", &place.to_be_bytes(), &bytes));
+            if let Ok(Err(error)) = noted {
+                warn!(why = chain(&error), "What was put back not noted");
+            }
+            self.shelf.list(place, listed);
+        }
     }
 
     /// Numbers up to `high` of which nothing is left.
@@ -697,6 +779,25 @@ impl<'a> Opening<'a> {
         state.slots = slots;
         state
     }
+}
+
+fn aside_of(settings: &Settings) -> Aside {
+    Aside::new(settings.directory.join("damaged"), settings.size_limit.max(SMALLEST) / 8)
+}
+
+/// Whose store this is when marker and records do not agree: the readings decide, those in segments before those in the
+/// head.
+fn owner(directory: &Path, marked: Option<[u8; 16]>, noted: Option<[u8; 16]>) -> Option<[u8; 16]> {
+    let named = [marked, noted];
+    let root = directory.join("segments");
+    let (firsts, _) = Shelf::on_card(&root);
+    let in_segments =
+        firsts.iter().rev().filter_map(|first| Segment::identity_of(&Shelf::folder(&root, *first))).collect::<Vec<_>>();
+    let bytes = fs::read(directory.join("head")).unwrap_or_default();
+    let in_head = |identity: &[u8; 16]| !head::scan(&bytes, segment::short(identity)).records.is_empty();
+    let by_segments = in_segments.iter().find(|identity| named.contains(&Some(**identity))).copied();
+    let by_head = || named.into_iter().flatten().find(in_head);
+    by_segments.or_else(by_head).or(in_segments.first().copied()).or(marked).or(noted)
 }
 
 fn damaged(detail: String) -> Finding {

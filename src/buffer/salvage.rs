@@ -36,7 +36,7 @@ impl Aside {
     /// Moves a file or folder out of the way, under the date and its name.
     pub(super) fn take(&self, path: &Path) -> Result<PathBuf, StoreError> {
         let fault = |e: io::Error| StoreError::new(format!("set {} aside", path.display()), e);
-        fs::create_dir_all(&self.folder).map_err(fault)?;
+        self.make_folder().map_err(fault)?;
         let date = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S");
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let free = |n: &u32| self.folder.join(format!("{date}-{n:02}-{name}"));
@@ -47,6 +47,18 @@ impl Aside {
         }
         self.keep_small();
         Ok(place)
+    }
+
+    /// Where a file has the folder's name, that file is the first to lie in it.
+    fn make_folder(&self) -> io::Result<()> {
+        if !self.folder.is_file() {
+            return fs::create_dir_all(&self.folder);
+        }
+        let next = self.folder.with_extension("new");
+        fs::rename(&self.folder, &next)?;
+        fs::create_dir_all(&self.folder)?;
+        let date = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S");
+        fs::rename(&next, self.folder.join(format!("{date}-00-damaged")))
     }
 
     fn keep_small(&self) {

@@ -130,6 +130,12 @@ impl Shelf {
         Ok(self.put(segment))
     }
 
+    /// Whether a segment is in use.
+    pub(super) fn is_open(&self, first: u64) -> bool {
+        let lent = self.lent.iter().filter_map(Weak::upgrade).any(|segment| segment.first == first);
+        lent || self.open.iter().any(|segment| segment.first == first)
+    }
+
     /// Lets go of an open segment.
     pub(super) fn close(&mut self, first: u64) {
         if self.open.iter().any(|segment| segment.first == first && segment.is_given_up()) {

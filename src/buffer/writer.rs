@@ -702,11 +702,23 @@ impl Writer {
         if let Some(Err(error)) = self.tidier.take().map(ended) {
             warn!(why = chain(&error), "No room made in the store");
         }
+        self.note_end();
         let Some(newest) = locked(&self.inner.shelf).newest() else { return };
         let Ok(Some(segment)) = self.inner.segment(newest) else { return };
         let (_, acknowledged, notes) = self.beside(self.next - 1);
         if let Err(fault) = segment.note(Beside { newest: None, acknowledged: Some(&acknowledged), notes }) {
             warn!(why = chain(&fault), "Last notes not written");
+        }
+    }
+
+    /// After a stop in order the marker tells how far numbers went, whatever becomes of the head.
+    fn note_end(&self) {
+        if self.head.is_none() || self.refused.is_some() {
+            return;
+        }
+        let last = self.next - 1;
+        if let Err(error) = self.inner.mark(|mark| (mark.reserved, mark.closed) = (last, true)) {
+            warn!(why = chain(&error), "Orderly end not written down");
         }
     }
 }

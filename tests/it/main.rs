@@ -6,6 +6,7 @@ mod buffer;
 mod card;
 mod clock;
 mod cuts;
+mod damage;
 mod drivers;
 mod hostile;
 mod layers;
