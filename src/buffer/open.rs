@@ -416,8 +416,12 @@ impl<'a> Opening<'a> {
 
     /// Opens the newest segment and those of which nothing is noted.
     fn open_newest(&mut self) -> Result<(), OpenFault> {
-        let unknown = self.shelf.listed().iter().filter(|(_, listed)| listed.last == 0).map(|(first, _)| *first);
-        for first in unknown.collect::<Vec<_>>() {
+        let (root, store) = (self.shelf.root().to_owned(), segment::short(&self.mark.identity));
+        let unknown =
+            self.shelf.listed().iter().filter(|(first, listed)| {
+                listed.last == 0 || salvage::is_anothers(&Shelf::folder(&root, **first), store)
+            });
+        for first in unknown.map(|(first, _)| *first).collect::<Vec<_>>() {
             self.open_and_list(first)?;
         }
         // What was the newest may have turned out to be another store's.

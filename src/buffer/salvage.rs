@@ -18,6 +18,8 @@ use crate::store::{SetAside, StoreError};
 /// Set-aside folders kept at most; the oldest go first.
 const MOST_ASIDE: usize = 8;
 const WINDOW: usize = 4 << 20;
+/// Of a segment's file, enough to hold a block.
+const BEGINNING: u64 = 512 << 10;
 /// More than any block takes.
 const OVERLAP: usize = 256 << 10;
 
@@ -207,6 +209,15 @@ pub(super) fn sound_blocks(folder: &Path, first: u64, end: u64, store: u32) -> i
         })?;
     }
     Ok(blocks)
+}
+
+/// Whether the first blocks of a segment's file are another store's. Its mark is in sled, and asking that of every
+/// segment would make a start slow.
+pub(super) fn is_anothers(folder: &Path, store: u32) -> bool {
+    let mut beginning = Vec::new();
+    let read = File::open(folder.join("db")).and_then(|file| file.take(BEGINNING).read_to_end(&mut beginning));
+    let first = read.ok().and_then(|_| block::find(&beginning).find_map(|bytes| block::decode(bytes).ok()));
+    first.is_some_and(|block| block.store != store)
 }
 
 /// Shows a file in overlapping windows, so that a large one does not fill the memory. What cannot be read is left out.
