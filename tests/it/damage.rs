@@ -37,7 +37,7 @@ const WORKER: &str = "damage";
 fn readings(dice: &mut StdRng, count: u64, boot: u32) -> Vec<Reading> {
     let letters = b"abcdefghijklmnopqrstuvwxyz0123456789";
     let one = |n: u64| {
-        let name = if n % 4 == 0 {
+        let name = if n.is_multiple_of(4) {
             format!("hall/p{}", n % 24)
         } else {
             (0..90).map(|_| char::from(letters[dice.random_range(0..letters.len())])).collect()
