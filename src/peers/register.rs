@@ -26,7 +26,7 @@ const TABLE: &str = "access";
 const RECORDS: usize = 5_000;
 /// A record grows for so long at most, and is written again at most so often.
 const GROWS_MS: u64 = 3_600_000;
-const REWRITTEN_MS: u64 = 600_000;
+const REWRITTEN_MS: u64 = 1_800_000;
 
 /// What one peer took within an hour at most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
