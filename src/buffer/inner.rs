@@ -266,6 +266,11 @@ impl Inner {
         marker.write(mark).map_err(|e| StoreError::new("write the marker", e))
     }
 
+    /// Whether the marker says that the head holds records.
+    pub(super) fn is_used(&self) -> bool {
+        locked(&self.marker).as_ref().is_none_or(|marker| marker.mark().used)
+    }
+
     /// The segment that begins with `first`. A damaged one is salvaged first; `None` when nothing of it is left.
     pub(super) fn segment(&self, first: u64) -> Result<Option<Arc<Segment>>, StoreError> {
         let mut shelf = locked(&self.shelf);

@@ -29,6 +29,8 @@ pub(super) struct Mark {
     pub lost: u64,
     /// The gateway stopped in order: all numbers up to `reserved` were given out.
     pub closed: bool,
+    /// The head holds records: an empty one has lost them.
+    pub used: bool,
 }
 
 impl Mark {
@@ -41,6 +43,7 @@ impl Mark {
         out[32..40].copy_from_slice(&self.reserved.to_le_bytes());
         out[40..48].copy_from_slice(&self.lost.to_le_bytes());
         out[48] = u8::from(self.closed);
+        out[49] = u8::from(self.used);
         let checksum = crc32fast::hash(&out[..LENGTH - 4]);
         out[LENGTH - 4..].copy_from_slice(&checksum.to_le_bytes());
         out
@@ -51,10 +54,11 @@ impl Mark {
         let mut cursor = Cursor(bytes);
         let magic = cursor.array::<4>()?;
         let (boot, turn, identity) = (cursor.u32()?, cursor.u64()?, cursor.array()?);
-        let (reserved, lost, closed) = (cursor.u64()?, cursor.u64()?, cursor.byte()? == 1);
+        let (reserved, lost) = (cursor.u64()?, cursor.u64()?);
+        let (closed, used) = (cursor.byte()? == 1, cursor.byte()? == 1);
         let checksum = u32::from_le_bytes(*bytes.last_chunk()?);
         let sound = magic == MAGIC && checksum == crc32fast::hash(&bytes[..LENGTH - 4]);
-        sound.then_some((turn, Self { identity, boot, reserved, lost, closed }))
+        sound.then_some((turn, Self { identity, boot, reserved, lost, closed, used }))
     }
 }
 
@@ -122,7 +126,9 @@ mod tests {
         let (mut marker, none, existed) = Marker::open(&path).expect("opens");
         assert!(none.is_none() && !existed);
         for boot in 1..=5 {
-            marker.write(Mark { boot, identity: [3; 16], reserved: 7, lost: 0, closed: false }).expect("writes");
+            marker
+                .write(Mark { boot, identity: [3; 16], reserved: 7, lost: 0, closed: false, used: true })
+                .expect("writes");
         }
         drop(marker);
         let whole = std::fs::read(&path).expect("reads");

@@ -289,7 +289,13 @@ impl<'a> Opening<'a> {
         }
         let slots = runs.into_iter().filter(|run| run.first > sealed).collect::<VecDeque<_>>();
         let high = self.highest(sealed, &slots, &scan, head_lost);
-        self.mark = Mark { boot, reserved: self.mark.reserved.max(high), closed: false, ..self.mark };
+        self.mark = Mark {
+            boot,
+            reserved: self.mark.reserved.max(high),
+            closed: false,
+            used: !scan.records.is_empty(),
+            ..self.mark
+        };
         let new_gaps = self.find_holes(&slots, high, sealed, &scan);
         if self.manner != Manner::Reading {
             self.list_returned();
@@ -507,7 +513,8 @@ impl<'a> Opening<'a> {
         }
         let scan = head::scan(&bytes, segment::short(&self.mark.identity));
         let nothing = scan.records.is_empty() && scan.wounded.is_empty();
-        if expected && nothing && bytes.iter().any(|byte| *byte != 0) {
+        let blank = bytes.iter().all(|byte| *byte == 0);
+        if expected && nothing && !missing && !short && (!blank || self.mark.used) {
             self.findings.push(damaged("the head of the store holds nothing of this store".to_owned()));
             lost = true;
         }

@@ -371,6 +371,9 @@ impl Writer {
         let Some(head) = self.head.as_mut().filter(|_| *staged > 0) else { return Ok(()) };
         head.sync().map_err(WriteFault::Card)?;
         *place = head.place();
+        if !self.inner.is_used() {
+            self.inner.mark(|mark| mark.used = true).map_err(WriteFault::Note)?;
+        }
         self.publish(all.get(*done..*done + *staged).unwrap_or_default());
         *done += *staged;
         *staged = 0;
@@ -602,6 +605,7 @@ impl Writer {
         let held = |stored: &Stored| orders.iter().any(|order| order.holds(stored, &clock));
         self.inner.write().newest.retain(|_, stored| !held(stored));
         self.begin_segment().map_err(|fault| StoreError::new("begin a segment", fault))?;
+        self.inner.mark(|mark| mark.used = false)?;
         let clear = |head: &mut Head| head.clear();
         self.head.as_mut().map_or(Ok(()), clear).map_err(|e| StoreError::new("clear the head", e))?;
         Ok(self.next - 1)

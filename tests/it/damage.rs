@@ -26,6 +26,11 @@ use clocher::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 
+use crate::{
+    process::Running,
+    run::{Hall, publish, sequence},
+};
+
 /// So many by default.
 const CASES: u64 = 40;
 /// A case takes a tenth of a second; one that takes so long hangs.
@@ -497,4 +502,29 @@ async fn whatever_happened_to_its_files_the_store_opens_serves_what_is_sound_and
     eprintln!("{} cases in {:?}, {lossy} with losses, {} failed", seeds.len(), begun.elapsed(), failed.len());
     assert!(failed.is_empty(), "{} of {} failed\n{}", failed.len(), seeds.len(), failed.join("\n"));
     assert!(seeds.len() < 40 || lossy > 2, "the damage was hardly felt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_whose_head_was_overwritten_starts_tells_what_is_lost_and_counts_on_above_it() {
+    let hall = Hall::new();
+    let config = hall.counting();
+    let first = Running::gateway(&config);
+    let (_, next) = publish(first.address("Broker ready"), 0, 300).await;
+    first.kill();
+    let head = hall.file("store/head");
+    let length = std::fs::metadata(&head).expect("a head").len();
+    std::fs::write(&head, vec![0; usize::try_from(length).expect("small")]).expect("overwritten");
+
+    let gateway = Running::gateway(&config);
+    gateway.line("Condition raised code=store-damaged");
+    let (later, _) = publish(gateway.address("Broker ready"), next, 20).await;
+    let lines = hall.pull(gateway.address("Peers may pull"));
+    let told = &lines[0]["gap"];
+    assert_eq!((&told["first"], &told["cause"]), (&1.into(), &"damage".into()), "{told}");
+    assert!(told["count"].as_u64() >= Some(300), "{told}");
+    let last = told["last"].as_u64().expect("a number");
+    let numbers = sequence(&lines[1..]);
+    assert_eq!(numbers, (last + 1..=last + numbers.len() as u64).collect::<Vec<_>>());
+    let stored: Vec<_> = lines[1..].iter().filter_map(|line| line["result"].as_f64()).map(|n| n as u64).collect();
+    assert!(later.iter().all(|n| stored.contains(n)), "{later:?} in {stored:?}");
 }
