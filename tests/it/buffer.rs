@@ -415,7 +415,7 @@ async fn damage_beyond_what_the_head_still_has_is_salvaged_block_by_block() {
     store.close().await;
     let (count, expected) = (batch.len() as u64, batch.iter().filter_map(|r| r.value).collect::<Vec<_>>());
     let mut rng = StdRng::seed_from_u64(12);
-    let mut least = 0;
+    let mut felt = 0;
     for round in 0..12 {
         let image = folder.path().join(format!("image-{round}"));
         copy(&folder.path().join("store"), &image.join("store"));
@@ -438,11 +438,11 @@ async fn damage_beyond_what_the_head_still_has_is_salvaged_block_by_block() {
         }
         fs::write(&victim, bytes).expect("writes");
         let (lost, told) = survives(&image, count, &expected, &format!("round {round}")).await;
-        least = least.max(lost);
+        felt += usize::from(lost > 0 || told.contains(&Some(Code::StoreDamaged)));
         assert!(round % 4 != 0 || (lost < count / 4 && told.contains(&Some(Code::StoreDamaged))), "{round}: {lost}");
         assert!(round % 4 < 2 || lost < count / 2, "{round}: {lost} lost");
     }
-    assert!(least > 0, "the damage was never felt");
+    assert!(felt >= 6, "the damage was hardly felt: {felt} of 12");
 }
 
 #[tokio::test]
