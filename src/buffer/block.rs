@@ -303,7 +303,8 @@ fn decode_body(body: &[u8], first: u64, count: usize) -> Option<(Vec<Stored>, Ve
         columns.push((qualities.into_iter(), get_values(&mut cursor, present)?.into_iter()));
     }
     let (mut readings, mut gone) = (Vec::with_capacity(count), Vec::new());
-    for (seq, ((turn, boot), mono_ms)) in (first..).zip(turns.into_iter().zip(boots).zip(stamps)) {
+    // A range that ends, so that nothing is counted past the last number there is.
+    for (((turn, boot), mono_ms), seq) in turns.into_iter().zip(boots).zip(stamps).zip(first..first + count as u64) {
         let (qualities, values) = columns.get_mut(turn)?;
         let coded = qualities.next()?;
         let (point, stamp) = (names.get(turn)?.clone(), Stamp { boot, mono_ms });

@@ -277,11 +277,6 @@ impl Inner {
         if !shelf.listed().contains_key(&first) {
             return Ok(None);
         }
-        // The newest may have been torn by a power cut, which the head makes good; the others were whole once.
-        let folder = Shelf::folder(shelf.root(), first);
-        if shelf.newest() != Some(first) && !shelf.is_open(first) && !segment::blobs_are_sound(&folder) {
-            return self.mend(shelf, first, SegmentFault::Damaged { what: "a large node".to_owned(), folder });
-        }
         match shelf.get(first) {
             Ok(segment) => Ok(Some(segment)),
             Err(fault) => self.mend(shelf, first, fault),

@@ -144,9 +144,10 @@ impl Segment {
         Ok(segment)
     }
 
-    /// The store a segment says it belongs to.
+    /// The store a segment says it belongs to. Its files stay as they are.
     pub(super) fn identity_of(folder: &Path) -> Option<[u8; 16]> {
-        let database = Database::open(folder).ok()?;
+        let open = if blobs_are_sound(folder) { Database::open } else { Database::open_to_read };
+        let database = open(folder).ok()?;
         database.get(b"m").ok()??.as_ref().try_into().ok()
     }
 

@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    segment::{Segment, SegmentFault},
+    segment::{self, Segment, SegmentFault},
     span::Spans,
     thin::{Summaries, Summary},
 };
@@ -107,7 +107,7 @@ impl Shelf {
         segment
     }
 
-    /// The segment that begins with `first`, opened if need be.
+    /// The segment that begins with `first`, opened if need be: never one that sled would harm by opening it.
     pub(super) fn get(&mut self, first: u64) -> Result<Arc<Segment>, SegmentFault> {
         let lent: Vec<_> =
             self.lent.iter().filter_map(Weak::upgrade).filter(|segment| segment.first == first).collect();
@@ -126,14 +126,13 @@ impl Shelf {
             return Ok(segment);
         }
         let open = if self.reading { Segment::open_to_read } else { Segment::open };
-        let segment = open(&Self::folder(&self.root, first), first, &self.identity)?;
+        let folder = Self::folder(&self.root, first);
+        // The newest may have been torn by a power cut, which the head makes good; the others were whole once.
+        if self.newest() != Some(first) && !segment::blobs_are_sound(&folder) {
+            return Err(SegmentFault::Damaged { what: "a large node".to_owned(), folder });
+        }
+        let segment = open(&folder, first, &self.identity)?;
         Ok(self.put(segment))
-    }
-
-    /// Whether a segment is in use.
-    pub(super) fn is_open(&self, first: u64) -> bool {
-        let lent = self.lent.iter().filter_map(Weak::upgrade).any(|segment| segment.first == first);
-        lent || self.open.iter().any(|segment| segment.first == first)
     }
 
     /// Lets go of an open segment.
