@@ -211,27 +211,30 @@ pub(super) fn is_whole(bytes: &[u8], store: u32, first: u64) -> bool {
     Header::read(bytes).is_ok_and(|header| header.store == store && header.first == first)
 }
 
-/// Where each sound block begins in bytes that may be anything, with its numbers, for salvage.
-pub(super) fn find(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// Whose a block is and which numbers it covers, as its header says under its checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Numbers {
+    pub store: u32,
+    pub first: u64,
+    pub last: u64,
+}
+
+/// Where each block with a right checksum begins in bytes that may be anything, for salvage.
+pub(super) fn find(bytes: &[u8]) -> impl Iterator<Item = (usize, Numbers)> {
     let mut at = 0;
     std::iter::from_fn(move || {
-        while let Some(step) = position(bytes.get(at..)?, &MAGIC) {
+        while let Some(step) = memchr::memmem::find(bytes.get(at..)?, &MAGIC) {
             let start = at + step;
-            let candidate = bytes.get(start..)?;
-            match Header::read(candidate) {
-                Ok(header) => {
-                    at = start + header.length;
-                    return candidate.get(..header.length);
+            match Header::read(bytes.get(start..)?) {
+                Ok(Header { store, first, count, length, .. }) => {
+                    at = start + length;
+                    return Some((start, Numbers { store, first, last: first + count as u64 - 1 }));
                 }
                 Err(_) => at = start + 1,
             }
         }
         None
     })
-}
-
-fn position(haystack: &[u8], needle: &[u8; 4]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
 }
 
 struct Header {
@@ -689,8 +692,11 @@ mod tests {
             file.extend(block);
             file.extend(b"CKB1 and other rubbish");
         }
-        let found = find(&file).map(<[u8]>::to_vec).collect::<Vec<_>>();
-        assert_eq!(found, [0, 1, 3, 4].map(|n: usize| blocks[n].clone()));
+        let found = find(&file).map(|(at, numbers)| (numbers.first, &file[at..])).collect::<Vec<_>>();
+        assert_eq!(found.len(), 4);
+        for ((first, at), n) in found.into_iter().zip([0u64, 1, 3, 4]) {
+            assert!(first == n * 1000 + 1 && at.starts_with(&blocks[n as usize]));
+        }
     }
 
     #[test]

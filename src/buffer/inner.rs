@@ -25,8 +25,8 @@ use super::{
     rollup::{Quarter, Steps},
     room::Room,
     salvage::{self, Aside},
-    segment::{self, Segment, SegmentFault},
-    shelf::{Listed, Shelf},
+    segment::{Segment, SegmentFault},
+    shelf::{Fallen, Listed, Shelf},
     thin,
 };
 use crate::{
@@ -277,10 +277,19 @@ impl Inner {
         if !shelf.listed().contains_key(&first) {
             return Ok(None);
         }
-        match shelf.get(first) {
-            Ok(segment) => Ok(Some(segment)),
+        let got = shelf.get(first);
+        let fallen = shelf.fallen();
+        let got = match got {
+            Ok(segment) => {
+                drop(shelf);
+                Ok(Some(segment))
+            }
             Err(fault) => self.mend(shelf, first, fault),
+        };
+        if let Some(Fallen { first, .. }) = fallen.first() {
+            self.tell_damage(format!("{} blocks from {first} on had fallen out of sled; put back", fallen.len()));
         }
+        got
     }
 
     /// Makes of a segment what can still be made of it.
@@ -293,7 +302,6 @@ impl Inner {
         if fault.may_pass() {
             return Err(story("open a segment", fault));
         }
-        let end = shelf.after(first).unwrap_or(u64::MAX);
         let folder = Shelf::folder(shelf.root(), first);
         let why = chain(&fault);
         if !folder.exists() || matches!(fault, SegmentFault::Foreign(_)) {
@@ -307,7 +315,8 @@ impl Inner {
         if free_bytes(&self.directory) < FREE {
             return Err(story("salvage a segment without room for it", fault));
         }
-        let salvaged = salvage::segment(&folder, first, end, &self.identity, &self.aside)?;
+        let before = shelf.before(first);
+        let salvaged = salvage::segment(&folder, first, &self.identity, &self.aside, &before)?;
         let segment = shelf.put(salvaged.segment);
         drop(shelf);
         let (blocks, place) = (salvaged.blocks, salvaged.aside.display().to_string());
@@ -362,37 +371,7 @@ impl Inner {
                 Some(block) => Ok(Piece::Block(block)),
                 None => Ok(Piece::Nothing(last)),
             },
-            next => {
-                let last = next.map_or(end, |(first, _)| first.min(end)) - 1;
-                match self.look_beneath_sled(&segment, seq, last)? {
-                    Some(block) => Ok(block),
-                    None => Ok(Piece::Nothing(last)),
-                }
-            }
-        }
-    }
-
-    /// sled ends its log where a part of it is damaged, and tells nobody: numbers an older segment no longer lists are
-    /// looked for in its raw files, and put back. What lies at `seq` then, or before the first that was found.
-    fn look_beneath_sled(&self, segment: &Segment, seq: u64, last: u64) -> Result<Option<Piece>, StoreError> {
-        let doing = || format!("look for readings {seq} to {last} beneath sled");
-        let busy = StoreError { doing: doing(), source: None };
-        let Ok(_alone) = self.room.alone.try_lock() else { return Err(busy) };
-        let folder = Shelf::folder(locked(&self.shelf).root(), segment.first);
-        let blocks = salvage::sound_blocks(&folder, seq, last.saturating_add(1), segment::short(&self.identity));
-        let blocks = blocks.map_err(|e| StoreError::new(doing(), e))?;
-        let mut found = 0;
-        for block in blocks.values().filter_map(salvage::Sound::block) {
-            found += usize::from(segment.put_again(std::slice::from_ref(&block)).is_ok());
-        }
-        if found == 0 {
-            return Ok(None);
-        }
-        self.tell_damage(format!("{found} blocks from {seq} on had fallen out of sled; put back"));
-        match segment.blocks_from(seq) {
-            Some((first, _)) if first <= seq => Ok(self.block(segment, first)?.map(Piece::Block)),
-            Some((first, _)) if first <= last => Ok(Some(Piece::Nothing(first - 1))),
-            _ => Ok(None),
+            next => Ok(Piece::Nothing(next.map_or(end, |(first, _)| first.min(end)) - 1)),
         }
     }
 

@@ -29,7 +29,7 @@ use super::{
     room::Room,
     salvage::{self, Aside},
     segment::{self, Beside, Segment, SegmentFault},
-    shelf::{Listed, Shelf},
+    shelf::{Fallen, Listed, Shelf},
     thin::Summary,
     times,
     writer::Writer,
@@ -282,10 +282,11 @@ impl<'a> Opening<'a> {
         notes.retain(|note| times::boot_of(note) < boot || times::boot_of(note) >= PROVISIONAL);
 
         let sealed = self.sealed();
-        let runs = self.uncovered_runs(&scan);
+        let runs = self.uncovered_runs(&scan)?;
         if self.manner != Manner::Reading {
-            self.put_back(&runs, sealed);
+            self.put_back(&runs, sealed)?;
             self.look_beneath_sled(sealed);
+            self.tell_fallen(&scan);
         }
         let slots = runs.into_iter().filter(|run| run.first > sealed).collect::<VecDeque<_>>();
         let high = self.highest(sealed, &slots, &scan, head_lost);
@@ -468,13 +469,13 @@ impl<'a> Opening<'a> {
             // To go on without it would tell sound readings as lost.
             return Err(OpenFault::Records(StoreError::new("open the newest segment", fault)));
         }
-        let end = self.shelf.after(first).unwrap_or(u64::MAX);
         let (segment, detail) = if matches!(fault, SegmentFault::Foreign(_)) {
             self.shelf.remove(first);
             let place = self.aside.take(&folder).map_or_else(|e| chain(&e), |place| place.display().to_string());
             (None, format!("{why}; set aside: {place}"))
         } else {
-            match salvage::segment(&folder, first, end, &self.mark.identity, &self.aside) {
+            let before = self.shelf.before(first);
+            match salvage::segment(&folder, first, &self.mark.identity, &self.aside, &before) {
                 Ok(saved) => {
                     let detail = format!("{why}; {} blocks saved, the rest in {}", saved.blocks, saved.aside.display());
                     (Some(self.shelf.put(saved.segment)), detail)
@@ -625,8 +626,8 @@ impl<'a> Opening<'a> {
     }
 
     /// What only the head has, in runs without a hole, each within one slot.
-    fn uncovered_runs(&mut self, scan: &head::Scan) -> Vec<Slot> {
-        let covered = self.covered();
+    fn uncovered_runs(&mut self, scan: &head::Scan) -> Result<Vec<Slot>, OpenFault> {
+        let covered = self.proven(scan)?;
         let is_covered = |seq: u64| {
             let place = covered.partition_point(|(first, _)| *first <= seq);
             covered.get(..place).unwrap_or_default().iter().rev().take(8).any(|(_, last)| *last >= seq)
@@ -642,14 +643,39 @@ impl<'a> Opening<'a> {
                 }
             }
         }
-        runs
+        Ok(runs)
+    }
+
+    /// As [`Self::covered`], but an older segment of which the head still has a part is opened: what that lost by damage
+    /// would otherwise be missed when the head is written over.
+    fn proven(&mut self, scan: &head::Scan) -> Result<Vec<(u64, u64)>, OpenFault> {
+        if self.manner == Manner::Reading {
+            return Ok(self.covered());
+        }
+        let newest = self.shelf.newest();
+        let in_head = |first: u64, last: u64| {
+            scan.records.iter().any(|found| found.claim.first <= last && first <= found.claim.last())
+        };
+        let older = self.shelf.listed().iter().filter(|(first, _)| Some(**first) != newest);
+        let shared = older.filter(|(first, listed)| in_head(**first, listed.last)).map(|(first, _)| *first);
+        let shared = shared.collect::<Vec<_>>();
+        let mut covered = self.covered();
+        for place in shared {
+            let Some(Listed { last, .. }) = self.shelf.listed().get(&place).cloned() else { continue };
+            let segment = self.open_segment(place)?;
+            covered.retain(|range| *range != (place, last));
+            let covers = segment.iter().flat_map(|segment| segment.covers());
+            covered.extend(covers.map(|(first, cover)| (first, cover.last)));
+        }
+        covered.sort_unstable();
+        Ok(covered)
     }
 
     /// Readings that a segment lost and the head still has go back where they belong.
-    fn put_back(&mut self, runs: &[Slot], sealed: u64) {
+    fn put_back(&mut self, runs: &[Slot], sealed: u64) -> Result<(), OpenFault> {
         for run in runs.iter().filter(|run| run.first <= sealed) {
             let Some(place) = self.shelf.place_of(run.first) else { continue };
-            let Ok(segment) = self.shelf.get(place) else { continue };
+            let Some(segment) = self.open_segment(place)? else { continue };
             match segment.put(run.first, &run.readings, Beside::default()) {
                 Ok(_) => {
                     self.returned.push((place, run.first, run.end() - 1));
@@ -658,27 +684,26 @@ impl<'a> Opening<'a> {
                 Err(fault) => warn!(why = chain(&fault), "Readings not put back"),
             }
         }
+        Ok(())
     }
 
-    /// sled may open and yet have dropped what a damaged part of its file held. Blocks missing among others are looked for
-    /// in the raw file.
+    /// sled may open and yet have dropped what a damaged part of its file held; opening a segment puts it back. Those with
+    /// holes are opened.
     fn look_beneath_sled(&mut self, sealed: u64) {
         for hole in self.holes(sealed, &[]) {
-            let Some(place) = self.shelf.place_of(hole.first) else { continue };
-            let Ok(segment) = self.shelf.get(place) else { continue };
-            let folder = Shelf::folder(self.shelf.root(), place);
-            let store = segment::short(&self.mark.identity);
-            let blocks = salvage::sound_blocks(&folder, hole.first, hole.last + 1, store).unwrap_or_default();
-            let count = blocks.len();
-            for block in blocks.values().filter_map(salvage::Sound::block) {
-                if segment.put_again(std::slice::from_ref(&block)).is_ok() {
-                    self.returned.push((place, block.first, block.last));
-                }
-            }
-            if count > 0 {
-                let first = hole.first;
-                self.findings.push(damaged(format!("{count} blocks from {first} on had fallen out of sled; put back")));
-            }
+            let _ = self.shelf.place_of(hole.first).map(|place| self.shelf.get(place));
+        }
+    }
+
+    /// What had fallen out of sled is told, unless a power cut explains it: then the head has it too.
+    fn tell_fallen(&mut self, scan: &head::Scan) {
+        let fallen = self.shelf.fallen();
+        self.returned.extend(fallen.iter().map(|Fallen { place, first, last }| (*place, *first, *last)));
+        let in_head = |seq: u64| scan.records.iter().any(|f| f.claim.first <= seq && seq <= f.claim.last());
+        let lost = fallen.iter().filter(|fallen| !(in_head(fallen.first) && in_head(fallen.last))).collect::<Vec<_>>();
+        if let Some(Fallen { first, .. }) = lost.first() {
+            let detail = format!("{} blocks from {first} on had fallen out of sled; put back", lost.len());
+            self.findings.push(damaged(detail));
         }
     }
 
@@ -802,13 +827,16 @@ fn owner(directory: &Path, marked: Option<[u8; 16]>, noted: Option<[u8; 16]>) ->
     let named = [marked, noted];
     let root = directory.join("segments");
     let (firsts, _) = Shelf::on_card(&root);
-    let in_segments =
-        firsts.iter().rev().filter_map(|first| Segment::identity_of(&Shelf::folder(&root, *first))).collect::<Vec<_>>();
+    let in_segments = firsts.iter().rev().filter_map(|first| Segment::identity_of(&Shelf::folder(&root, *first)));
+    let mut others = None;
+    let by_segments = in_segments.into_iter().find(|identity| {
+        others = others.or(Some(*identity));
+        named.contains(&Some(*identity))
+    });
     let bytes = fs::read(directory.join("head")).unwrap_or_default();
     let in_head = |identity: &[u8; 16]| !head::scan(&bytes, segment::short(identity)).records.is_empty();
-    let by_segments = in_segments.iter().find(|identity| named.contains(&Some(**identity))).copied();
     let by_head = || named.into_iter().flatten().find(in_head);
-    by_segments.or_else(by_head).or(in_segments.first().copied()).or(marked).or(noted)
+    by_segments.or_else(by_head).or(others).or(marked).or(noted)
 }
 
 fn damaged(detail: String) -> Finding {

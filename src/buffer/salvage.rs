@@ -3,25 +3,22 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
 use super::{
     block::{self, Block},
     database::{folder_size, sync_folder},
-    segment::{Segment, SegmentFault, short},
+    segment::{Segment, SegmentFault},
     thin::{self, Summary},
 };
 use crate::store::{SetAside, StoreError};
 
 /// Set-aside folders kept at most; the oldest go first.
 const MOST_ASIDE: usize = 8;
-const WINDOW: usize = 4 << 20;
 /// Of a segment's file, enough to hold a block.
 const BEGINNING: u64 = 512 << 10;
-/// More than any block takes.
-const OVERLAP: usize = 256 << 10;
 
 /// Where damaged files wait for somebody to look at them.
 #[derive(Debug, Clone)]
@@ -116,14 +113,13 @@ pub(super) struct Salvaged {
     pub aside: PathBuf,
 }
 
-/// Makes a segment anew from the sound blocks of a damaged one, then sets the damaged one aside. Numbers from `first`
-/// up to `end`, excluded, belong here.
+/// Makes a segment anew from the blocks that were sound `before` sled was asked, then sets the damaged one aside.
 pub(super) fn segment(
     folder: &Path,
     first: u64,
-    end: u64,
     identity: &[u8; 16],
     aside: &Aside,
+    before: &Before,
 ) -> Result<Salvaged, StoreError> {
     let story = |fault: SegmentFault| StoreError::new(format!("salvage {}", folder.display()), fault);
     let file = |e: io::Error| StoreError::new(format!("salvage {}", folder.display()), e);
@@ -131,16 +127,16 @@ pub(super) fn segment(
     if next.exists() {
         fs::remove_dir_all(&next).map_err(file)?;
     }
-    let blocks = sound_blocks(folder, first, end, short(identity)).map_err(file)?;
     let fresh = Segment::create(&next, first, identity).map_err(story)?;
-    let (count, mut summary) = (blocks.len(), Summary::default());
-    for block in blocks.values().filter_map(Sound::block) {
+    let (mut count, mut summary) = (0, Summary::default());
+    for block in before.sound() {
+        count += 1;
         fresh.put_again(std::slice::from_ref(&block)).map_err(story)?;
         summary.add(&block);
     }
     drop(fresh);
-    let before = Summary::read(folder).unwrap_or_default();
-    (summary.counted, summary.lost) = (before.counted, before.lost);
+    let known = Summary::read(folder).unwrap_or_default();
+    (summary.counted, summary.lost) = (known.counted, known.lost);
     summary.mark(&next).map_err(file)?;
     let place = aside.take(folder)?;
     finish(folder).map_err(file)?;
@@ -179,36 +175,58 @@ pub(super) fn finish(folder: &Path) -> io::Result<()> {
     folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
-/// A block found in the raw files, as it is: unpacked, those of a whole segment would fill the memory.
-#[derive(Debug)]
-pub(super) struct Sound {
-    bytes: Vec<u8>,
-    last: u64,
+/// A segment's files as they were before sled opened them, and where the blocks of this store lie in them. Where sled
+/// meets something it cannot read it ends its log and clears what follows: what was sound there is only here.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    files: Vec<Vec<u8>>,
+    /// By first number: in which file, from where, last number.
+    places: BTreeMap<u64, (usize, usize, u64)>,
 }
 
-impl Sound {
-    pub(super) fn block(&self) -> Option<Block> {
-        block::decode(&self.bytes).ok()
-    }
-}
-
-/// Every sound block of this store in a segment's files, by first number; sled is not asked.
-pub(super) fn sound_blocks(folder: &Path, first: u64, end: u64, store: u32) -> io::Result<BTreeMap<u64, Sound>> {
-    let mut blocks = BTreeMap::<u64, Sound>::new();
-    let blobs = fs::read_dir(folder.join("blobs")).into_iter().flatten().flatten().map(|entry| entry.path());
-    for path in blobs.chain([folder.join("db")]).filter(|path| path.is_file()) {
-        windows(&path, |window| {
-            for bytes in block::find(window) {
-                let Ok(block) = block::decode(bytes) else { continue };
-                let (from, last) = (block.first, block.last);
-                let overlaps = blocks.range(..=last).next_back().is_some_and(|(_, known)| known.last >= from);
-                if block.store == store && from >= first && last < end && !overlaps {
-                    blocks.insert(from, Sound { bytes: bytes.to_vec(), last });
+impl Before {
+    /// Reads them. Numbers from `first` up to `end`, excluded, belong here. What cannot be read is left out.
+    pub(super) fn read(folder: &Path, first: u64, end: u64, store: u32) -> Self {
+        let blobs = fs::read_dir(folder.join("blobs")).into_iter().flatten().flatten().map(|entry| entry.path());
+        let paths = blobs.chain([folder.join("db")]).filter(|path| path.is_file());
+        let mut before = Self { files: paths.map(|path| read_what_reads(&path)).collect(), places: BTreeMap::new() };
+        for (file, bytes) in before.files.iter().enumerate() {
+            for (at, numbers) in block::find(bytes).filter(|(_, numbers)| numbers.store == store) {
+                let (from, last) = (numbers.first, numbers.last);
+                let known = before.places.range(..=last).next_back();
+                if from >= first && last < end && known.is_none_or(|(_, (.., known))| *known < from) {
+                    before.places.insert(from, (file, at, last));
                 }
             }
-        })?;
+        }
+        before
     }
-    Ok(blocks)
+
+    /// The first and the last number of each block whose checksum is right.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.places.iter().map(|(first, (.., last))| (*first, *last))
+    }
+
+    /// The block that begins at `first`.
+    pub(super) fn block(&self, first: u64) -> Option<Block> {
+        let (file, at, _) = self.places.get(&first)?;
+        block::decode(self.files.get(*file)?.get(*at..)?).ok()
+    }
+
+    /// One after the other: unpacked, those of a whole segment would fill the memory.
+    fn sound(&self) -> impl Iterator<Item = Block> {
+        self.places.keys().filter_map(|first| self.block(*first))
+    }
+}
+
+/// No file of a segment is larger, by far.
+const MOST_BYTES: u64 = 256 << 20;
+
+fn read_what_reads(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // A card that does not give back one place may give the ones before.
+    let _ = File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes));
+    bytes
 }
 
 /// Whether the first blocks of a segment's file are another store's. Its mark is in sled, and asking that of every
@@ -216,21 +234,6 @@ pub(super) fn sound_blocks(folder: &Path, first: u64, end: u64, store: u32) -> i
 pub(super) fn is_anothers(folder: &Path, store: u32) -> bool {
     let mut beginning = Vec::new();
     let read = File::open(folder.join("db")).and_then(|file| file.take(BEGINNING).read_to_end(&mut beginning));
-    let first = read.ok().and_then(|_| block::find(&beginning).find_map(|bytes| block::decode(bytes).ok()));
-    first.is_some_and(|block| block.store != store)
-}
-
-/// Shows a file in overlapping windows, so that a large one does not fill the memory. What cannot be read is left out.
-fn windows(path: &Path, mut show: impl FnMut(&[u8])) -> io::Result<()> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    let mut at = 0;
-    while at < length {
-        file.seek(SeekFrom::Start(at))?;
-        let mut window = Vec::with_capacity(WINDOW);
-        let _ = (&mut file).take(WINDOW as u64).read_to_end(&mut window);
-        show(&window);
-        at += (WINDOW - OVERLAP) as u64;
-    }
-    Ok(())
+    let first = read.ok().and_then(|_| block::find(&beginning).next());
+    first.is_some_and(|(_, numbers)| numbers.store != store)
 }

@@ -16,6 +16,7 @@ use super::{
     block::{self, Block},
     database::{Database, DatabaseFault},
     rollup::{self, Gatherer, Quarter},
+    salvage::Before,
     span::Spans,
     times,
 };
@@ -144,11 +145,23 @@ impl Segment {
         Ok(segment)
     }
 
-    /// The store a segment says it belongs to. Its files stay as they are.
+    /// The store a segment says it belongs to. A copy is asked: sled may harm what it opens.
     pub(super) fn identity_of(folder: &Path) -> Option<[u8; 16]> {
-        let open = if blobs_are_sound(folder) { Database::open } else { Database::open_to_read };
-        let database = open(folder).ok()?;
+        let database = Database::open_to_read(folder).ok()?;
         database.get(b"m").ok()??.as_ref().try_into().ok()
+    }
+
+    /// Takes back what was sound `before` sled opened the files and is not listed since: from which number to which.
+    pub(super) fn take_back(&self, before: &Before) -> Vec<(u64, u64)> {
+        let mut back = Vec::new();
+        for (first, last) in before.numbers().filter(|(first, _)| self.blocks_from(*first).is_none_or(|b| b.0 > *first))
+        {
+            let Some(block) = before.block(first) else { continue };
+            if self.put_again(std::slice::from_ref(&block)).is_ok() {
+                back.push((first, last));
+            }
+        }
+        back
     }
 
     fn read_index(&self) -> Result<Index, SegmentFault> {

@@ -10,6 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    salvage::Before,
     segment::{self, Segment, SegmentFault},
     span::Spans,
     thin::{Summaries, Summary},
@@ -40,6 +41,21 @@ pub(super) struct Shelf {
     lent: Vec<Weak<Segment>>,
     /// Those whose database is of no more use, until they are salvaged.
     given_up: BTreeSet<u64>,
+    /// Opened since the start, or made: what sled lists of them is all there was.
+    proven: BTreeSet<u64>,
+    /// What sled did not list any more and was put back, until somebody tells it.
+    fallen: Vec<Fallen>,
+    /// The files of those that did not open, until they are salvaged.
+    before: BTreeMap<u64, Before>,
+}
+
+/// A block that was in a segment's files and no longer listed; put back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fallen {
+    /// The segment's first number.
+    pub place: u64,
+    pub first: u64,
+    pub last: u64,
 }
 
 impl Shelf {
@@ -53,6 +69,9 @@ impl Shelf {
             open: Vec::new(),
             lent: Vec::new(),
             given_up: BTreeSet::new(),
+            proven: BTreeSet::new(),
+            fallen: Vec::new(),
+            before: BTreeMap::new(),
         }
     }
 
@@ -94,6 +113,7 @@ impl Shelf {
         self.listed.entry(segment.first).or_default();
         self.forget(segment.first);
         self.given_up.remove(&segment.first);
+        self.proven.insert(segment.first);
         self.open.push(Arc::clone(&segment));
         let newest = self.newest();
         while self.open.len() > MOST_OPEN + 1 {
@@ -125,14 +145,43 @@ impl Shelf {
             self.open.push(Arc::clone(&segment));
             return Ok(segment);
         }
-        let open = if self.reading { Segment::open_to_read } else { Segment::open };
         let folder = Self::folder(&self.root, first);
-        // The newest may have been torn by a power cut, which the head makes good; the others were whole once.
-        if self.newest() != Some(first) && !segment::blobs_are_sound(&folder) {
-            return Err(SegmentFault::Damaged { what: "a large node".to_owned(), folder });
+        if self.reading {
+            return Ok(self.put(Segment::open_to_read(&folder, first, &self.identity)?));
         }
-        let segment = open(&folder, first, &self.identity)?;
+        let before = (!self.proven.contains(&first)).then(|| self.files_of(first));
+        let opened = match &before {
+            // The newest may have been torn by a power cut, which the head makes good; the others were whole once.
+            Some(_) if self.newest() != Some(first) && !segment::blobs_are_sound(&folder) => {
+                Err(SegmentFault::Damaged { what: "a large node".to_owned(), folder })
+            }
+            _ => Segment::open(&folder, first, &self.identity),
+        };
+        let segment = match opened {
+            Ok(segment) => segment,
+            Err(fault) => {
+                self.before.extend(before.map(|before| (first, before)));
+                return Err(fault);
+            }
+        };
+        let back = before.map(|before| segment.take_back(&before)).unwrap_or_default();
+        self.fallen.extend(back.into_iter().map(|(from, last)| Fallen { place: first, first: from, last }));
         Ok(self.put(segment))
+    }
+
+    /// A segment's files as they were before it was first opened.
+    pub(super) fn before(&mut self, first: u64) -> Before {
+        self.before.remove(&first).unwrap_or_else(|| self.files_of(first))
+    }
+
+    fn files_of(&self, first: u64) -> Before {
+        let end = self.after(first).unwrap_or(u64::MAX);
+        Before::read(&Self::folder(&self.root, first), first, end, segment::short(&self.identity))
+    }
+
+    /// What was put back since this was last asked.
+    pub(super) fn fallen(&mut self) -> Vec<Fallen> {
+        std::mem::take(&mut self.fallen)
     }
 
     /// Lets go of an open segment.
@@ -153,6 +202,8 @@ impl Shelf {
     pub(super) fn remove(&mut self, first: u64) {
         self.close(first);
         self.given_up.remove(&first);
+        self.proven.remove(&first);
+        self.before.remove(&first);
         self.listed.remove(&first);
         self.summaries.remove(&first);
     }
