@@ -28,8 +28,8 @@ use crate::{
     clock::{self, Change, Clock, Note, Start, SystemTime},
     condition::{Board, Code},
     config::{
-        self, Commune, Settings, Source, Trust, announce::AnnounceSettings, broker::BrokerSettings,
-        panel::PanelSettings, peers::PeersSettings,
+        self, Commune, Settings, Source, Trust, Words, announce::AnnounceSettings, broker::BrokerSettings,
+        panel::PanelSettings, peers::PeersSettings, words,
     },
     consent::Consents,
     drivers::{self, Device, Wire},
@@ -85,7 +85,7 @@ pub fn read_source(config: &Path) -> Source {
         Ok(text) => Source::new(name, text),
         Err(wrong) => {
             let source = Source::new(name, String::new());
-            source.fault(0..0, "", format!("the file cannot be read: {wrong}"));
+            source.fault(0..0, "", words!("the file cannot be read: {wrong}", "le fichier ne se lit pas : {wrong}"));
             source
         }
     }
@@ -104,7 +104,15 @@ pub fn read_settings(source: &Source) -> Settings<Device> {
     settings.watch.contacts.append(alarms.get_mut());
     let reserved = |(place, device): (usize, &Device)| {
         let taken = broker::topics::is_reserved(&device.name);
-        taken.then(|| (place, "names below announce/ and conditions/ are the gateway's own".to_owned()))
+        taken.then(|| {
+            (
+                place,
+                words!(
+                    "names below announce/ and conditions/ are the gateway's own",
+                    "les noms sous announce/ et conditions/ sont ceux de la passerelle"
+                ),
+            )
+        })
     };
     let reserved: Vec<_> = settings.devices.iter().enumerate().filter_map(reserved).collect();
     for (place, wrong) in drivers::run::conflicts(&settings.devices).into_iter().chain(reserved) {
@@ -119,14 +127,21 @@ pub fn read_settings(source: &Source) -> Settings<Device> {
 /// A pin that keys a relay cannot be a sensor's too.
 fn relays_are_not_read(source: &Source, settings: &Settings<Device>) {
     let Some(announce) = &settings.announce else { return };
-    let amplifier = announce.amplifier_pin.map(|pin| (pin, "the amplifier".to_owned()));
-    let zones = announce.zones.iter().filter_map(|zone| Some((zone.pin?, format!("the zone \"{}\"", zone.name))));
-    let relays: BTreeMap<u8, String> = zones.chain(amplifier).collect();
+    let amplifier = announce.amplifier_pin.map(|pin| (pin, words!("the amplifier", "l'amplificateur")));
+    let zones = announce.zones.iter().filter_map(|zone| {
+        let name = &zone.name;
+        Some((zone.pin?, words!("the zone \"{name}\"", "la zone \"{name}\"")))
+    });
+    let relays: BTreeMap<u8, Words> = zones.chain(amplifier).collect();
     for (device, span) in settings.devices.iter().zip(&settings.places) {
         if let Wire::Pin { pin, .. } = &device.wire
             && let Some(relay) = relays.get(pin)
         {
-            let wrong = format!("GPIO {pin} keys {relay}, it cannot be read");
+            let Words { english, french } = relay;
+            let wrong = words!(
+                "GPIO {pin} keys {english}, it cannot be read",
+                "GPIO {pin} commande {french} : elle ne peut pas être lue"
+            );
             source.fault(span.clone(), format!("device \"{}\"", device.name), wrong);
         }
     }
@@ -793,7 +808,8 @@ mod tests {
                     name = \"bourg\"\npin = 24\n[[device]]\nname = \"door\"\ndriver = \"contact\"\npin = 24\n";
         let source = Source::new("gateway.toml", text);
         read_settings(&source);
-        let told: Vec<_> = source.faults().iter().map(|fault| (source.line_of(fault), fault.message.clone())).collect();
+        let told: Vec<_> =
+            source.faults().iter().map(|fault| (source.line_of(fault), fault.message.english.clone())).collect();
         assert_eq!(told, [(9, "GPIO 24 keys the zone \"bourg\", it cannot be read".to_owned())]);
     }
 

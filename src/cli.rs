@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     app,
-    config::Source,
+    config::{Language, Source},
     demo,
     drivers::{self, Driver, Said},
     peers::{self, Format, pull},
@@ -208,7 +208,7 @@ fn show_faults(source: &Source) -> usize {
     let renderer = if std::io::stderr().is_terminal() { Renderer::styled() } else { Renderer::plain() };
     let faults = source.faults();
     for fault in &faults {
-        eprintln!("{}\n", source.render(fault, &renderer));
+        eprintln!("{}\n", source.render(fault, &renderer, Language::English));
     }
     match faults.len() {
         0 => {}

@@ -4,7 +4,7 @@ use std::{collections::HashSet, path::PathBuf, time::Duration};
 
 use jiff::civil::Time;
 
-use super::{Block, Field, Presence};
+use super::{Block, Both, Field, Presence, words};
 
 /// Where the sound goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,91 +95,100 @@ pub struct AnnounceSettings {
 
 const OUTPUT: Field = Field {
     name: "output",
-    expects: "\"aplay\" or \"wav\"",
+    expects: Both("\"aplay\" or \"wav\"", "\"aplay\" ou \"wav\""),
     presence: Presence::Default("\"aplay\""),
     doc: "Where the sound goes: to a sound card through the program aplay, or into WAV files.",
 };
 const CARD: Field = Field {
     name: "card",
-    expects: "an ALSA device by the card's name, such as \"default:CARD=Headphones\"",
+    expects: Both(
+        "an ALSA device by the card's name, such as \"default:CARD=Headphones\"",
+        "un appareil ALSA par le nom de la carte son, comme \"default:CARD=Headphones\"",
+    ),
     presence: Presence::Default("\"default\""),
     doc: "The sound card, by name: numbers change from one start to the next. `aplay -L` lists them.",
 };
 const WAV_DIRECTORY: Field = Field {
     name: "wav_directory",
-    expects: "a folder",
+    expects: Both("a folder", "un dossier"),
     presence: Presence::Optional,
     doc: "Where output = \"wav\" writes one file per playing; the oldest are removed beyond 256 MB.",
 };
 const AMPLIFIER_PIN: Field = Field {
     name: "amplifier_pin",
-    expects: "a BCM number from 0 to 27",
+    expects: Both("a BCM number from 0 to 27", "un numéro BCM de 0 à 27"),
     presence: Presence::Optional,
     doc: "The relay that wakes the amplifier (mains or priority input).",
 };
 const RELAY_ACTIVE: Field = Field {
     name: "relay_active",
-    expects: "\"high\" or \"low\"",
+    expects: Both("\"high\" or \"low\"", "\"high\" ou \"low\""),
     presence: Presence::Default("\"high\""),
     doc: "The level that closes the relays. Boards with optocouplers often want \"low\".",
 };
 const WARM_UP: Field = Field {
     name: "warm_up",
-    expects: "a duration such as \"1 s\"",
+    expects: Both("a duration such as \"1 s\"", "une durée comme \"1 s\""),
     presence: Presence::Default("\"1 s\""),
     doc: "How long the amplifier needs before the first sound, 0 to 10 s.",
 };
 const TAIL: Field = Field {
     name: "tail",
-    expects: "a duration such as \"500 ms\"",
+    expects: Both("a duration such as \"500 ms\"", "une durée comme \"500 ms\""),
     presence: Presence::Default("\"500 ms\""),
     doc: "How long the relays stay keyed after the last sound, 0 to 10 s.",
 };
 const LONGEST: Field = Field {
     name: "longest",
-    expects: "a duration such as \"10 min\"",
+    expects: Both("a duration such as \"10 min\"", "une durée comme \"10 min\""),
     presence: Presence::Default("\"10 min\""),
     doc: "Relays are released after this time whatever happens, 10 s to 1 h.",
 };
 const QUIET_FROM: Field = Field {
     name: "quiet_from",
-    expects: "a time of day such as \"20:00\"",
+    expects: Both("a time of day such as \"20:00\"", "une heure comme \"20:00\""),
     presence: Presence::Default("\"20:00\""),
     doc: "From this hour ambiance and information wait; important announcements and alerts never do.",
 };
 const QUIET_TO: Field = Field {
     name: "quiet_to",
-    expects: "a time of day such as \"08:00\"",
+    expects: Both("a time of day such as \"08:00\"", "une heure comme \"08:00\""),
     presence: Presence::Default("\"08:00\""),
     doc: "Until this hour. The same as quiet_from: no quiet hours.",
 };
 const DAILY_BUDGET: Field = Field {
     name: "daily_budget",
-    expects: "a duration such as \"5 min\"",
+    expects: Both("a duration such as \"5 min\"", "une durée comme \"5 min\""),
     presence: Presence::Default("\"5 min\""),
     doc: "How long ambiance and information may sound in a day; the noise law allows +5 dB(A) up to 5 min (R1336-7).",
 };
 const VOICE: Field = Field {
     name: "voice",
-    expects: "\"auto\", \"piper\", \"pico2wave\" or \"espeak-ng\"",
+    expects: Both(
+        "\"auto\", \"piper\", \"pico2wave\" or \"espeak-ng\"",
+        "\"auto\", \"piper\", \"pico2wave\" ou \"espeak-ng\"",
+    ),
     presence: Presence::Default("\"auto\""),
     doc: "What speaks. \"auto\" tries Piper, pico2wave and espeak-ng, whichever are installed.",
 };
 const VOICE_MODEL: Field = Field {
     name: "voice_model",
-    expects: "a path to an .onnx file",
+    expects: Both("a path to an .onnx file", "le chemin d'un fichier .onnx"),
     presence: Presence::Optional,
     doc: "Piper's French voice. Without it Piper is not used.",
 };
 const VOICE_COMMAND: Field = Field {
     name: "voice_command",
-    expects: "a list such as [\"my-voice\", \"--in\", \"{text_file}\", \"--out\", \"{wav}\"]",
+    expects: Both(
+        "a list such as [\"my-voice\", \"--in\", \"{text_file}\", \"--out\", \"{wav}\"]",
+        "une liste comme [\"my-voice\", \"--in\", \"{text_file}\", \"--out\", \"{wav}\"]",
+    ),
     presence: Presence::Optional,
     doc: "Another program that speaks, run without a shell: {text_file} is what to read, {wav} what to write.",
 };
 const ZONE: Field = Field {
     name: "zone",
-    expects: "one [[announce.zone]] block or more",
+    expects: Both("one [[announce.zone]] block or more", "un bloc [[announce.zone]] ou plusieurs"),
     presence: Presence::Required,
     doc: "The zones: loudspeakers that switch together.",
 };
@@ -205,19 +214,19 @@ pub const FIELDS: &[Field] = &[
 
 const ZONE_NAME: Field = Field {
     name: "name",
-    expects: "a name of small letters, digits and dashes",
+    expects: Both("a name of small letters, digits and dashes", "un nom en minuscules sans accent, chiffres et tirets"),
     presence: Presence::Required,
     doc: "Stable name, used in the journal, on MQTT and in file names: \"bourg\".",
 };
 const ZONE_LABEL: Field = Field {
     name: "label",
-    expects: "a text",
+    expects: Both("a text", "un texte"),
     presence: Presence::Optional,
     doc: "What people call it; the name when missing.",
 };
 const ZONE_PIN: Field = Field {
     name: "pin",
-    expects: "a BCM number from 0 to 27",
+    expects: Both("a BCM number from 0 to 27", "un numéro BCM de 0 à 27"),
     presence: Presence::Optional,
     doc: "The relay of this zone. A zone without one is always connected to the amplifier.",
 };
@@ -268,13 +277,19 @@ fn output(block: &Block<'_>) -> Option<Output> {
     let directory: Option<PathBuf> = block.get(&WAV_DIRECTORY);
     if block.choice(&OUTPUT, &[("aplay", false), ("wav", true)])? {
         if !block.has(WAV_DIRECTORY.name) {
-            block.fault(OUTPUT.name, "`output` is \"wav\" and `wav_directory` is missing: a folder");
+            block.fault(
+                OUTPUT.name,
+                words!(
+                    "`output` is \"wav\" and `wav_directory` is missing: a folder",
+                    "`output` vaut \"wav\" et `wav_directory` manque : un dossier"
+                ),
+            );
         }
         return directory.map(|directory| Output::Wav { directory });
     }
     let card = card?;
     if card.is_empty() || card.starts_with('-') || card.chars().any(char::is_control) {
-        block.fault(CARD.name, format!("`card` is {card:?}, {} was expected", CARD.expects));
+        block.unexpected(&CARD, words!("is {card:?}", "vaut {card:?}"));
         return None;
     }
     Some(Output::Aplay { card })
@@ -290,7 +305,13 @@ fn voice(block: &Block<'_>) -> Option<(VoiceChoice, Option<PathBuf>)> {
         return Some((VoiceChoice::Command(command(block)?), model));
     }
     if chosen == 1 && model.is_none() {
-        block.fault(VOICE.name, "`voice` is \"piper\" and `voice_model` is missing: a path to an .onnx file");
+        block.fault(
+            VOICE.name,
+            words!(
+                "`voice` is \"piper\" and `voice_model` is missing: a path to an .onnx file",
+                "`voice` vaut \"piper\" et `voice_model` manque : le chemin d'un fichier .onnx"
+            ),
+        );
         return None;
     }
     let voice = match chosen {
@@ -306,15 +327,15 @@ fn command(block: &Block<'_>) -> Option<Vec<String>> {
     let words: Vec<String> = block.get(&VOICE_COMMAND)?;
     let named = |place: &str| words.iter().skip(1).any(|word| word.contains(place));
     let wrong = if words.first().is_none_or(String::is_empty) {
-        "names no program"
+        words!("names no program", "ne nomme aucun programme")
     } else if !named("{wav}") {
-        "does not say where {wav} goes"
+        words!("does not say where {{wav}} goes", "ne dit pas où va {{wav}}")
     } else if !named("{text_file}") {
-        "does not say where {text_file} goes"
+        words!("does not say where {{text_file}} goes", "ne dit pas où va {{text_file}}")
     } else {
         return Some(words);
     };
-    block.fault(VOICE_COMMAND.name, format!("`voice_command` {wrong}, {} was expected", VOICE_COMMAND.expects));
+    block.unexpected(&VOICE_COMMAND, wrong);
     None
 }
 
@@ -330,7 +351,7 @@ fn time(block: &Block<'_>, field: &Field) -> Option<Time> {
     let text: String = block.get(field)?;
     let time = text.split_once(':').and_then(|(hour, minute)| Time::new(two(hour)?, two(minute)?, 0, 0).ok());
     if time.is_none() {
-        block.fault(field.name, format!("`{}` is \"{text}\", {} was expected", field.name, field.expects));
+        block.unexpected(field, words!("is \"{text}\"", "vaut \"{text}\""));
     }
     time
 }
@@ -343,9 +364,16 @@ fn two(digits: &str) -> Option<i8> {
 fn zones(block: &Block<'_>) -> Option<Vec<ZoneSettings>> {
     let blocks = block.blocks(ZONE.name);
     if !block.has(ZONE.name) {
-        block.fault(ZONE.name, format!("`zone` is missing: {}", ZONE.expects));
+        block.missing(&ZONE);
     } else if blocks.len() > MOST_ZONES {
-        block.fault(ZONE.name, format!("{} zones, {MOST_ZONES} at most are possible", blocks.len()));
+        let count = blocks.len();
+        block.fault(
+            ZONE.name,
+            words!(
+                "{count} zones, {MOST_ZONES} at most are possible",
+                "{count} zones : il y en a {MOST_ZONES} au plus"
+            ),
+        );
         return None;
     }
     let mut names = HashSet::new();
@@ -355,11 +383,21 @@ fn zones(block: &Block<'_>) -> Option<Vec<ZoneSettings>> {
         .map(|block| {
             let zone = zone(block)?;
             if !names.insert(zone.name.clone()) {
-                block.fault(ZONE_NAME.name, format!("`name` is \"{}\", another zone has this name", zone.name));
+                let name = &zone.name;
+                block.fault(
+                    ZONE_NAME.name,
+                    words!(
+                        "`name` is \"{name}\", another zone has this name",
+                        "`name` vaut \"{name}\" : une autre zone a ce nom"
+                    ),
+                );
                 return None;
             }
             if zone.pin.is_some_and(|pin| !pins.insert(pin)) {
-                block.fault(ZONE_PIN.name, "`pin` is the pin of another zone");
+                block.fault(
+                    ZONE_PIN.name,
+                    words!("`pin` is the pin of another zone", "`pin` est la broche d'une autre zone"),
+                );
                 return None;
             }
             Some(zone)
@@ -375,8 +413,14 @@ fn zone(block: &Block<'_>) -> Option<ZoneSettings> {
     let name: String = block.get(&ZONE_NAME)?;
     let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if name.is_empty() || name.len() > 40 || !name.chars().all(letters) {
-        let message = format!("`name` is {name:?}, {} was expected, 40 at most", ZONE_NAME.expects);
-        block.fault(ZONE_NAME.name, message);
+        let Both(english, french) = ZONE_NAME.expects;
+        block.fault(
+            ZONE_NAME.name,
+            words!(
+                "`name` is {name:?}, {english} was expected, 40 at most",
+                "`name` vaut {name:?} ; attendu : {french}, 40 caractères au plus"
+            ),
+        );
         return None;
     }
     let label = label.unwrap_or_else(|| name.clone());
@@ -385,7 +429,14 @@ fn zone(block: &Block<'_>) -> Option<ZoneSettings> {
 
 fn amplifier_alone(block: &Block<'_>, zones: &[ZoneSettings], amplifier: u8) {
     if let Some(zone) = zones.iter().find(|zone| zone.pin == Some(amplifier)) {
-        block.fault(AMPLIFIER_PIN.name, format!("`amplifier_pin` is {amplifier}, the pin of zone \"{}\"", zone.name));
+        let name = &zone.name;
+        block.fault(
+            AMPLIFIER_PIN.name,
+            words!(
+                "`amplifier_pin` is {amplifier}, the pin of zone \"{name}\"",
+                "`amplifier_pin` vaut {amplifier}, la broche de la zone \"{name}\""
+            ),
+        );
     }
 }
 

@@ -4,9 +4,9 @@
 
 use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf};
 
-use super::{Block, ByteSize, Field, Presence};
+use super::{Block, Both, ByteSize, Field, Presence, words};
 
-pub use super::filter::{Filter, LONGEST_TOPIC};
+pub use super::filter::{Filter, LONGEST_TOPIC, NotAFilter};
 
 /// Shortest password taken, in characters.
 pub const SHORTEST_PASSWORD: usize = 12;
@@ -15,49 +15,55 @@ pub const SHORTEST_PASSWORD: usize = 12;
 pub const FIELDS: &[Field] = &[
     Field {
         name: "listen",
-        expects: "an address of this machine such as \"127.0.0.1:1883\"",
+        expects: Both(
+            "an address of this machine such as \"127.0.0.1:1883\"",
+            "une adresse de cette machine comme \"127.0.0.1:1883\"",
+        ),
         presence: Presence::Default("\"127.0.0.1:1883\""),
         doc: "Where programs on this machine reach the broker, without encryption. Only a loopback address is taken.",
     },
     Field {
         name: "listen_tls",
-        expects: "an address such as \"0.0.0.0:8883\"",
+        expects: Both("an address such as \"0.0.0.0:8883\"", "une adresse comme \"0.0.0.0:8883\""),
         presence: Presence::Optional,
         doc: "Where devices on the local network reach the broker, always encrypted. Without it they cannot.",
     },
     Field {
         name: "max_clients",
-        expects: "a number from 1 to 1000",
+        expects: Both("a number from 1 to 1000", "un nombre de 1 à 1000"),
         presence: Presence::Default("200"),
         doc: "How many may be connected at once, on each listener. As many absent clients may have a session kept for them.",
     },
     Field {
         name: "max_payload",
-        expects: "a size from \"1 KiB\" to \"256 KiB\"",
+        expects: Both("a size from \"1 KiB\" to \"256 KiB\"", "une taille de \"1 KiB\" à \"256 KiB\""),
         presence: Presence::Default("\"64 KiB\""),
         doc: "The largest message taken. Who sends a larger one is disconnected.",
     },
     Field {
         name: "max_queued",
-        expects: "a number from 10 to 100000",
+        expects: Both("a number from 10 to 100000", "un nombre de 10 à 100000"),
         presence: Presence::Default("1000"),
         doc: "How many messages may wait for one client (and 16 times `max_payload` bytes); beyond, it is disconnected.",
     },
     Field {
         name: "max_retained",
-        expects: "a number from 10 to 50000",
+        expects: Both("a number from 10 to 50000", "un nombre de 10 à 50000"),
         presence: Presence::Default("5000"),
         doc: "How many retained messages are kept for clients; beyond, a new one is delivered but not retained.",
     },
     Field {
         name: "max_rate",
-        expects: "messages a second, from 1 to 1000000",
+        expects: Both("messages a second, from 1 to 1000000", "des messages par seconde, de 1 à 1000000"),
         presence: Presence::Default("5000"),
         doc: "How fast one client may publish; a faster one is slowed down.",
     },
     Field {
         name: "account",
-        expects: "one [[broker.account]] block for each device or program",
+        expects: Both(
+            "one [[broker.account]] block for each device or program",
+            "un bloc [[broker.account]] par appareil ou programme",
+        ),
         presence: Presence::Optional,
         doc: "Who may connect. Nobody connects without an account.",
     },
@@ -67,31 +73,40 @@ pub const FIELDS: &[Field] = &[
 pub const ACCOUNT_FIELDS: &[Field] = &[
     Field {
         name: "name",
-        expects: "a name of 1 to 64 characters",
+        expects: Both("a name of 1 to 64 characters", "un nom de 1 à 64 caractères"),
         presence: Presence::Required,
         doc: "The user name the device sends.",
     },
     Field {
         name: "password",
-        expects: "a password of at least 12 characters",
+        expects: Both("a password of at least 12 characters", "un mot de passe de 12 caractères au moins"),
         presence: Presence::Optional,
         doc: "Its password, in clear. Better kept in a file of its own, see `password_file`.",
     },
     Field {
         name: "password_file",
-        expects: "the path of a file that holds the password",
+        expects: Both(
+            "the path of a file that holds the password",
+            "le chemin d'un fichier qui contient le mot de passe",
+        ),
         presence: Presence::Optional,
         doc: "A file whose first line is the password, at least 12 characters; mode 0600.",
     },
     Field {
         name: "publish",
-        expects: "a list of MQTT filters such as [\"zigbee2mqtt/#\"]",
+        expects: Both(
+            "a list of MQTT filters such as [\"zigbee2mqtt/#\"]",
+            "une liste de filtres MQTT comme [\"zigbee2mqtt/#\"]",
+        ),
         presence: Presence::Default("[]"),
         doc: "The topics it may publish to. Under `clocher/` only `clocher/announce/ask` can be granted.",
     },
     Field {
         name: "subscribe",
-        expects: "a list of MQTT filters such as [\"clocher/#\"]",
+        expects: Both(
+            "a list of MQTT filters such as [\"clocher/#\"]",
+            "une liste de filtres MQTT comme [\"clocher/#\"]",
+        ),
         presence: Presence::Default("[]"),
         doc: "The topics it may subscribe to.",
     },
@@ -179,8 +194,14 @@ pub fn read(block: &Block<'_>) -> Option<BrokerSettings> {
 fn plain_address(block: &Block<'_>, field: &Field) -> Option<SocketAddr> {
     let address: SocketAddr = block.get(field)?;
     if !address.ip().is_loopback() {
-        let why = "is not a loopback address, passwords and readings would cross the network in clear";
-        block.fault(field.name, format!("`{}` is \"{address}\": it {why}; use `listen_tls`", field.name));
+        let name = field.name;
+        block.fault(
+name,
+words!(
+"`{name}` is \"{address}\": it is not a loopback address, passwords and readings would cross the network in clear; use `listen_tls`",
+"`{name}` vaut \"{address}\", que d'autres machines atteignent : mots de passe et mesures y passeraient en clair ; employez `listen_tls`"
+),
+);
         return None;
     }
     Some(address)
@@ -189,7 +210,7 @@ fn plain_address(block: &Block<'_>, field: &Field) -> Option<SocketAddr> {
 fn size(block: &Block<'_>, field: &Field) -> Option<usize> {
     let ByteSize(bytes) = block.get(field)?;
     if !(1_024..=262_144).contains(&bytes) {
-        block.fault(field.name, format!("`{}` is {bytes} bytes, {} was expected", field.name, field.expects));
+        block.unexpected(field, words!("is {bytes} bytes", "vaut {bytes} octets"));
         return None;
     }
     usize::try_from(bytes).ok()
@@ -203,7 +224,14 @@ fn accounts(block: &Block<'_>) -> Option<Vec<AccountSettings>> {
         if let Some(account) = &account
             && !names.insert(account.name.clone())
         {
-            block.fault("name", format!("`name` is \"{}\", which another account already has", account.name));
+            let name = &account.name;
+            block.fault(
+                "name",
+                words!(
+                    "`name` is \"{name}\", which another account already has",
+                    "`name` vaut \"{name}\" : un autre compte a déjà ce nom"
+                ),
+            );
             accounts = None;
         }
         accounts = accounts.zip(account).map(|(mut list, account)| {
@@ -227,7 +255,7 @@ fn account(block: &Block<'_>) -> Option<AccountSettings> {
 fn account_name(block: &Block<'_>, field: &Field) -> Option<String> {
     let name: String = block.get(field)?;
     if name.is_empty() || name.chars().count() > 64 || name.chars().any(char::is_control) {
-        block.fault(field.name, format!("`{}` is {name:?}, {} was expected", field.name, field.expects));
+        block.unexpected(field, words!("is {name:?}", "vaut {name:?}"));
         return None;
     }
     Some(name)
@@ -237,11 +265,23 @@ fn account_name(block: &Block<'_>, field: &Field) -> Option<String> {
 fn password(block: &Block<'_>, given: &Field, file: &Field) -> Option<Password> {
     match (block.has(given.name), block.has(file.name)) {
         (true, true) => {
-            block.fault(file.name, "`password` and `password_file` are both given, one was expected");
+            block.fault(
+                file.name,
+                words!(
+                    "`password` and `password_file` are both given, one was expected",
+                    "`password` et `password_file` sont donnés tous les deux : un seul suffit"
+                ),
+            );
             None
         }
         (false, false) => {
-            block.fault("", "neither `password` nor `password_file` is given, one was expected");
+            block.fault(
+                "",
+                words!(
+                    "neither `password` nor `password_file` is given, one was expected",
+                    "ni `password` ni `password_file` n'est donné : il faut l'un des deux"
+                ),
+            );
             None
         }
         (false, true) => block.get(file).map(Password::File),
@@ -249,7 +289,7 @@ fn password(block: &Block<'_>, given: &Field, file: &Field) -> Option<Password> 
             let text: String = block.get(given)?;
             let long_enough = text.chars().count() >= SHORTEST_PASSWORD;
             if !long_enough {
-                block.fault(given.name, format!("`password` is too short, {} was expected", given.expects));
+                block.unexpected(given, words!("is too short", "est trop court"));
             }
             long_enough.then_some(Password::Given(text))
         }
@@ -258,8 +298,7 @@ fn password(block: &Block<'_>, given: &Field, file: &Field) -> Option<Password> 
 
 fn filters(block: &Block<'_>, field: &Field) -> Option<Vec<Filter>> {
     let texts: Vec<String> = block.get(field)?;
-    let parse =
-        |text: &String| text.parse().map_err(|wrong| block.fault(field.name, format!("`{}`: {wrong}", field.name)));
+    let parse = |text: &String| text.parse().map_err(|wrong: NotAFilter| block.wrong(field, wrong));
     let read: Vec<_> = texts.iter().map(parse).collect();
     read.into_iter().collect::<Result<_, _>>().ok()
 }

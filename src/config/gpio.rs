@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Block, Field, Presence};
+use super::{Block, Both, Field, Presence, words};
 use crate::port::gpio::Choice;
 
 /// The keys of `[gpio]`.
@@ -10,14 +10,14 @@ pub const FIELDS: &[Field] = &[BACKEND, CONTROL];
 
 const BACKEND: Field = Field {
     name: "backend",
-    expects: "\"auto\", \"rppal\", \"cdev\" or \"simulated\"",
+    expects: Both("\"auto\", \"rppal\", \"cdev\" or \"simulated\"", "\"auto\", \"rppal\", \"cdev\" ou \"simulated\""),
     presence: Presence::Default("\"auto\""),
     doc: "What drives the pins. `auto`: rppal on a Raspberry Pi it knows, else the kernel's GPIO character device. \
           `simulated`: no hardware, for a trial at a desk.",
 };
 const CONTROL: Field = Field {
     name: "control",
-    expects: "a path",
+    expects: Both("a path", "un chemin"),
     presence: Presence::Optional,
     doc: "With `simulated`: a FIFO to be created, through which a shell drives inputs (`echo \"17 pulse 5\" > control`). \
           What outputs do is written to the same name with `.outputs` added.",
@@ -33,7 +33,13 @@ pub fn read(block: Option<&Block<'_>>) -> Choice {
         [("auto", &Choice::Auto), ("rppal", &Choice::Rppal), ("cdev", &Choice::Cdev), ("simulated", &simulated)];
     let choice = block.choice(&BACKEND, &words).cloned().unwrap_or_default();
     if control.is_some() && choice != simulated {
-        block.fault(CONTROL.name, "`control` has a meaning only with backend = \"simulated\"");
+        block.fault(
+            CONTROL.name,
+            words!(
+                "`control` has a meaning only with backend = \"simulated\"",
+                "`control` n'a de sens qu'avec backend = \"simulated\""
+            ),
+        );
     }
     choice
 }

@@ -13,6 +13,11 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
+use super::{
+    secret,
+    words::{self, Both, Language, Words, words},
+};
+
 /// Whether a field must be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
@@ -30,11 +35,18 @@ pub struct Field {
     /// The key.
     pub name: &'static str,
     /// What is expected, in the operator's words: `a duration such as "30 s"`.
-    pub expects: &'static str,
+    pub expects: Both,
     /// Whether it must be there.
     pub presence: Presence,
     /// What it is for: one or two sentences.
     pub doc: &'static str,
+}
+
+impl Field {
+    /// Whether its value must never be shown.
+    pub fn is_secret(&self) -> bool {
+        secret::KEYS.contains(&self.name)
+    }
 }
 
 /// A value of the file that is not what it should be.
@@ -45,7 +57,7 @@ pub struct Fault {
     /// The block it is in: `device "electricity/mairie"`.
     pub place: String,
     /// What is wrong, with the value.
-    pub message: String,
+    pub message: Words,
 }
 
 /// A file's text and the faults found in it so far.
@@ -67,13 +79,13 @@ impl Source {
     }
 
     /// Records a fault. One that may only follow from a syntax error is left for the next run.
-    pub fn fault(&self, span: Range<usize>, place: impl Into<String>, message: impl Into<String>) {
+    pub fn fault(&self, span: Range<usize>, place: impl Into<String>, message: impl Into<Words>) {
         if !self.unsure.borrow().iter().any(|unsure| unsure.contains(&span.start)) {
             self.record(span, place, message);
         }
     }
 
-    fn record(&self, span: Range<usize>, place: impl Into<String>, message: impl Into<String>) {
+    fn record(&self, span: Range<usize>, place: impl Into<String>, message: impl Into<Words>) {
         let fault = Fault { span, place: place.into(), message: message.into() };
         let mut faults = self.faults.borrow_mut();
         if !faults.contains(&fault) {
@@ -93,14 +105,17 @@ impl Source {
         self.text.bytes().take(fault.span.start).filter(|byte| *byte == b'\n').count() + 1
     }
 
-    /// A fault as a person reads it: file, line, column, the line itself, a caret.
-    pub fn render(&self, fault: &Fault, renderer: &Renderer) -> String {
+    /// A fault as a person reads it: file, line, column, the line itself without its secrets, a caret.
+    pub fn render(&self, fault: &Fault, renderer: &Renderer, language: Language) -> String {
         let end = fault.span.end.min(self.text.len());
         let span = fault.span.start.min(end)..end;
+        let (level, colon) = (Both("fault", "erreur").to(language), Both(":", " :").to(language));
+        let message = fault.message.to(language);
         let title =
-            if fault.place.is_empty() { fault.message.clone() } else { format!("{}: {}", fault.place, fault.message) };
-        let snippet = Snippet::source(&self.text).path(&self.name).annotation(AnnotationKind::Primary.span(span));
-        renderer.render(&[Level::ERROR.with_name("fault").primary_title(&title).element(snippet)])
+            if fault.place.is_empty() { message.to_owned() } else { format!("{}{colon} {message}", fault.place) };
+        let text = secret::masked(&self.text, secret::Where::Anywhere);
+        let snippet = Snippet::source(text.as_ref()).path(&self.name).annotation(AnnotationKind::Primary.span(span));
+        renderer.render(&[Level::ERROR.with_name(level).primary_title(&title).element(snippet)])
     }
 
     /// The top table; what cannot be parsed is a fault, the rest is still read.
@@ -110,7 +125,7 @@ impl Source {
         for error in errors {
             let span = error.span().unwrap_or(0..0);
             unsure.push(self.spoiled(span.start));
-            self.record(span, "", error.message().replace('\n', ", "));
+            self.record(span, "", words::of_the_parser(error.message()));
         }
         self.unsure.replace(unsure);
         table
@@ -157,13 +172,19 @@ impl<'a> Block<'a> {
                 continue;
             }
             let near = nearest(name, known().map(|field| field.name));
-            let hint = near.map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
-            self.source.fault(key.span(), &self.place, format!("unknown key `{name}`{hint}"));
+            let message = match near {
+                Some(near) => words!(
+                    "unknown key `{name}`, did you mean `{near}`?",
+                    "`{name}` n'existe pas ici ; vouliez-vous écrire `{near}` ?"
+                ),
+                None => words!("unknown key `{name}`", "`{name}` n'existe pas ici"),
+            };
+            self.source.fault(key.span(), &self.place, message);
         }
     }
 
     /// Records a fault at the value of `name`, or at the block when it is absent.
-    pub fn fault(&self, name: &str, message: impl Into<String>) {
+    pub fn fault(&self, name: &str, message: impl Into<Words>) {
         let span = self.table.get(name).map_or_else(|| self.span.clone(), Spanned::span);
         self.source.fault(span, &self.place, message);
     }
@@ -183,13 +204,15 @@ impl<'a> Block<'a> {
         let Some(value) = self.table.get(field.name) else {
             return self.absent(field);
         };
-        T::read(value.get_ref()).map_err(|wrong| self.wrong(field, value, &wrong)).ok()
+        T::read(value.get_ref())
+            .map_err(|wrong| self.unexpected(field, if field.is_secret() { concealed() } else { wrong }))
+            .ok()
     }
 
     /// A field's value through its `FromStr`; the type's own message is shown.
-    pub fn parse<T: FromStr<Err: fmt::Display>>(&self, field: &Field) -> Option<T> {
+    pub fn parse<T: FromStr<Err: Into<Words>>>(&self, field: &Field) -> Option<T> {
         let text: String = self.get(field)?;
-        text.parse().map_err(|wrong| self.fault(field.name, format!("`{}`: {wrong}", field.name))).ok()
+        text.parse().map_err(|wrong| self.wrong(field, wrong)).ok()
     }
 
     /// One of a few words.
@@ -198,7 +221,14 @@ impl<'a> Block<'a> {
         let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let words = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
-            self.fault(field.name, format!("`{}` is \"{text}\", one of {words} was expected", field.name));
+            let name = field.name;
+            self.fault(
+                name,
+                words!(
+                    "`{name}` is \"{text}\", one of {words} was expected",
+                    "`{name}` vaut \"{text}\" ; attendu : l'un de {words}"
+                ),
+            );
         }
         found
     }
@@ -207,7 +237,14 @@ impl<'a> Block<'a> {
     pub fn within<T: Value + PartialOrd + fmt::Display>(&self, field: &Field, low: T, high: T) -> Option<T> {
         let value: T = self.get(field)?;
         if value < low || value > high {
-            self.fault(field.name, format!("`{}` is {value}, between {low} and {high} was expected", field.name));
+            let name = field.name;
+            self.fault(
+                name,
+                words!(
+                    "`{name}` is {value}, between {low} and {high} was expected",
+                    "`{name}` vaut {value} ; attendu : entre {low} et {high}"
+                ),
+            );
             return None;
         }
         Some(value)
@@ -217,8 +254,14 @@ impl<'a> Block<'a> {
     pub fn duration_within(&self, field: &Field, low: Duration, high: Duration) -> Option<Duration> {
         let value: Duration = self.get(field)?;
         if value < low || value > high {
-            let message = format!("`{}` is {value:?}, between {low:?} and {high:?} was expected", field.name);
-            self.fault(field.name, message);
+            let name = field.name;
+            self.fault(
+                name,
+                words!(
+                    "`{name}` is {value:?}, between {low:?} and {high:?} was expected",
+                    "`{name}` vaut {value:?} ; attendu : entre {low:?} et {high:?}"
+                ),
+            );
             return None;
         }
         Some(value)
@@ -231,7 +274,13 @@ impl<'a> Block<'a> {
             DeValue::Table(table) => vec![self.child(name, value.span(), table)],
             DeValue::Array(items) => items.iter().filter_map(|item| self.item(name, item)).collect(),
             _ => {
-                self.fault(name, format!("`{name}` must be a block, written [{name}] or [[{name}]]"));
+                self.fault(
+                    name,
+                    words!(
+                        "`{name}` must be a block, written [{name}] or [[{name}]]",
+                        "`{name}` doit être un bloc, écrit [{name}] ou [[{name}]]"
+                    ),
+                );
                 Vec::new()
             }
         }
@@ -240,7 +289,14 @@ impl<'a> Block<'a> {
     fn item(&self, name: &str, item: &'a Spanned<DeValue<'a>>) -> Option<Block<'a>> {
         let table = item.get_ref().as_table();
         if table.is_none() {
-            self.source.fault(item.span(), &self.place, format!("`{name}` must hold blocks, written [[{name}]]"));
+            self.source.fault(
+                item.span(),
+                &self.place,
+                words!(
+                    "`{name}` must hold blocks, written [[{name}]]",
+                    "`{name}` doit contenir des blocs, écrits [[{name}]]"
+                ),
+            );
         }
         Some(self.child(name, item.span(), table?))
     }
@@ -256,8 +312,7 @@ impl<'a> Block<'a> {
         match field.presence {
             Presence::Optional => None,
             Presence::Required => {
-                let message = format!("`{}` is missing: {}", field.name, field.expects);
-                self.source.fault(self.span.clone(), &self.place, message);
+                self.missing(field);
                 None
             }
             // A default that does not parse is caught by a test over every list of fields.
@@ -265,9 +320,25 @@ impl<'a> Block<'a> {
         }
     }
 
-    fn wrong(&self, field: &Field, value: &Spanned<DeValue<'_>>, wrong: &str) {
-        let message = format!("`{}` {wrong}, {} was expected", field.name, field.expects);
-        self.source.fault(value.span(), &self.place, message);
+    /// Records that a value is not what the field takes; `is` says what it is instead.
+    pub fn unexpected(&self, field: &Field, is: impl Into<Words>) {
+        let (Words { english, french }, Both(expects, attend), name) = (is.into(), field.expects, field.name);
+        self.fault(
+            name,
+            words!("`{name}` {english}, {expects} was expected", "`{name}` {french} ; attendu : {attend}"),
+        );
+    }
+
+    /// Records what the type itself says of a field's value.
+    pub fn wrong(&self, field: &Field, why: impl Into<Words>) {
+        let (Words { english, french }, name) = (why.into(), field.name);
+        self.fault(name, words!("`{name}`: {english}", "`{name}` : {french}"));
+    }
+
+    /// Records that a field is not there.
+    pub fn missing(&self, field: &Field) {
+        let (Both(expects, attend), name) = (field.expects, field.name);
+        self.fault(name, words!("`{name}` is missing: {expects}", "`{name}` manque : {attend}"));
     }
 }
 
@@ -277,33 +348,41 @@ pub trait Value: Sized {
     ///
     /// # Errors
     /// What the value is, in words that follow the key's name.
-    fn read(value: &DeValue<'_>) -> Result<Self, String>;
+    fn read(value: &DeValue<'_>) -> Result<Self, Words>;
 }
 
-fn shown(value: &DeValue<'_>) -> String {
-    match value {
-        DeValue::String(text) => format!("is \"{text}\""),
-        DeValue::Integer(n) => format!("is {}", n.as_str()),
-        DeValue::Float(n) => format!("is {}", n.as_str()),
-        DeValue::Boolean(b) => format!("is {b}"),
-        other => format!("is a TOML {}", other.type_str()),
-    }
+fn shown(value: &DeValue<'_>) -> Words {
+    let value = match value {
+        DeValue::String(text) => format!("\"{text}\""),
+        DeValue::Integer(n) => n.as_str().to_owned(),
+        DeValue::Float(n) => n.as_str().to_owned(),
+        DeValue::Boolean(b) => b.to_string(),
+        DeValue::Array(_) => return Both("is a TOML array", "est une liste").into(),
+        DeValue::Table(_) => return Both("is a TOML table", "est un bloc").into(),
+        DeValue::Datetime(_) => return Both("is a TOML datetime", "est une date").into(),
+    };
+    words!("is {value}", "vaut {value}")
+}
+
+/// Of a secret nothing is shown.
+fn concealed() -> Words {
+    Both("is no text between quotes", "n'est pas un texte entre guillemets").into()
 }
 
 impl Value for String {
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+    fn read(value: &DeValue<'_>) -> Result<Self, Words> {
         value.as_str().map(ToOwned::to_owned).ok_or_else(|| shown(value))
     }
 }
 
 impl Value for bool {
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+    fn read(value: &DeValue<'_>) -> Result<Self, Words> {
         value.as_bool().ok_or_else(|| shown(value))
     }
 }
 
 impl Value for f64 {
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+    fn read(value: &DeValue<'_>) -> Result<Self, Words> {
         let text = match value {
             DeValue::Float(n) => n.as_str(),
             DeValue::Integer(n) => return i64::read(&DeValue::Integer(n.clone())).map(|n| n as Self),
@@ -314,7 +393,7 @@ impl Value for f64 {
 }
 
 impl Value for i64 {
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+    fn read(value: &DeValue<'_>) -> Result<Self, Words> {
         let n = value.as_integer().ok_or_else(|| shown(value))?;
         Self::from_str_radix(n.as_str(), n.radix()).map_err(|_| shown(value))
     }
@@ -323,7 +402,7 @@ impl Value for i64 {
 macro_rules! whole {
     ($($type:ty),*) => {$(
         impl Value for $type {
-            fn read(value: &DeValue<'_>) -> Result<Self, String> {
+            fn read(value: &DeValue<'_>) -> Result<Self, Words> {
                 i64::read(value)?.try_into().map_err(|_| shown(value))
             }
         }
@@ -332,37 +411,42 @@ macro_rules! whole {
 whole!(u8, u16, u32, u64, usize);
 
 impl Value for PathBuf {
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+    fn read(value: &DeValue<'_>) -> Result<Self, Words> {
         String::read(value).map(Self::from)
     }
 }
 
 impl Value for SocketAddr {
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+    fn read(value: &DeValue<'_>) -> Result<Self, Words> {
         String::read(value)?.parse().map_err(|_| shown(value))
     }
 }
 
 impl Value for Duration {
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+    fn read(value: &DeValue<'_>) -> Result<Self, Words> {
         duration(&String::read(value)?).ok_or_else(|| shown(value))
     }
 }
 
 impl<T: Value> Value for Vec<T> {
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+    fn read(value: &DeValue<'_>) -> Result<Self, Words> {
         let items = value.as_array().ok_or_else(|| shown(value))?;
-        items.iter().map(|item| T::read(item.get_ref()).map_err(|wrong| format!("has an item that {wrong}"))).collect()
+        let wrong =
+            |Words { english, french }| words!("has an item that {english}", "contient un élément qui {french}");
+        items.iter().map(|item| T::read(item.get_ref()).map_err(wrong)).collect()
     }
 }
 
 /// A small table of the operator's own keys: `{ open = 1, closed = 0 }`.
 impl<T: Value> Value for BTreeMap<String, T> {
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+    fn read(value: &DeValue<'_>) -> Result<Self, Words> {
         let table = value.as_table().ok_or_else(|| shown(value))?;
         let entry = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
             let key: &std::borrow::Cow<'_, str> = key.get_ref();
-            let read = T::read(value.get_ref()).map_err(|wrong| format!("has a key `{key}` that {wrong}"));
+            let wrong = |Words { english, french }| {
+                words!("has a key `{key}` that {english}", "contient une clé `{key}` qui {french}")
+            };
+            let read = T::read(value.get_ref()).map_err(wrong);
             read.map(|read| (key.clone().into_owned(), read))
         };
         table.iter().map(entry).collect()
@@ -374,7 +458,7 @@ impl<T: Value> Value for BTreeMap<String, T> {
 pub struct ByteSize(pub u64);
 
 impl Value for ByteSize {
-    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+    fn read(value: &DeValue<'_>) -> Result<Self, Words> {
         const UNITS: &[(&str, f64)] =
             &[("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("KiB", 1024.0), ("MiB", 1_048_576.0), ("GiB", 1_073_741_824.0)];
         scaled(&String::read(value)?, UNITS).map(|bytes| Self(bytes as u64)).ok_or_else(|| shown(value))
@@ -421,14 +505,19 @@ mod tests {
     use super::*;
 
     const FIELDS: &[Field] = &[
-        Field { name: "path", expects: "a path", presence: Presence::Required, doc: "" },
+        Field { name: "path", expects: Both("a path", "un chemin"), presence: Presence::Required, doc: "" },
         Field {
             name: "every",
-            expects: "a duration such as \"30 s\"",
+            expects: Both("a duration such as \"30 s\"", "une durée comme \"30 s\""),
             presence: Presence::Default("\"30 s\""),
             doc: "",
         },
-        Field { name: "speed", expects: "a whole number", presence: Presence::Optional, doc: "" },
+        Field {
+            name: "speed",
+            expects: Both("a whole number", "un nombre entier"),
+            presence: Presence::Optional,
+            doc: "",
+        },
     ];
 
     fn read(text: &str) -> (Vec<String>, Option<String>, Option<Duration>, Option<u32>) {
@@ -462,8 +551,8 @@ mod tests {
     #[test]
     fn a_fault_is_shown_with_file_line_column_and_caret() {
         let source = Source::new("f.toml", "a = 1\nb = \"x\"\n");
-        source.fault(10..13, "panel", "`b` is \"x\"");
-        let text = source.render(&source.faults()[0], &Renderer::plain());
+        source.fault(10..13, "panel", Both("`b` is \"x\"", "`b` vaut \"x\""));
+        let text = source.render(&source.faults()[0], &Renderer::plain(), Language::English);
         assert!(text.contains("f.toml:2:5") && text.contains("^^^") && text.contains("panel: `b`"), "{text}");
     }
 

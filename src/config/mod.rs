@@ -7,7 +7,9 @@ pub mod gpio;
 pub mod load;
 pub mod panel;
 pub mod peers;
+pub mod secret;
 pub mod watch;
+pub mod words;
 
 use std::{
     net::SocketAddr,
@@ -20,6 +22,8 @@ use jiff::tz::TimeZone;
 use toml::de::DeTable;
 
 pub use load::{Block, ByteSize, Fault, Field, Presence, Source, Value, nearest};
+pub(crate) use words::words;
+pub use words::{Both, Language, Words};
 
 use crate::port::gpio::Choice;
 
@@ -85,14 +89,17 @@ pub enum Trust {
 }
 
 impl std::str::FromStr for Trust {
-    type Err = String;
+    type Err = Words;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Words> {
         match text {
             "system" => Ok(Self::System),
             "always" => Ok(Self::Always),
             path if Path::new(path).is_absolute() => Ok(Self::File(path.into())),
-            other => Err(format!("{other:?} is neither \"system\" nor \"always\" nor the full path of a file")),
+            other => Err(words!(
+                "{other:?} is neither \"system\" nor \"always\" nor the full path of a file",
+                "{other:?} n'est ni \"system\", ni \"always\", ni le chemin complet d'un fichier"
+            )),
         }
     }
 }
@@ -111,20 +118,24 @@ const TOP: &[Field] = &[
 ];
 
 const fn section(name: &'static str, doc: &'static str) -> Field {
-    Field { name, expects: "a block", presence: Presence::Optional, doc }
+    Field { name, expects: Both("a block", "un bloc"), presence: Presence::Optional, doc }
 }
 
-const COMMUNE_NAME: Field =
-    Field { name: "name", expects: "the commune's name", presence: Presence::Required, doc: "As on its letterhead." };
+const COMMUNE_NAME: Field = Field {
+    name: "name",
+    expects: Both("the commune's name", "le nom de la commune"),
+    presence: Presence::Required,
+    doc: "As on its letterhead.",
+};
 const GATEWAY: Field = Field {
     name: "gateway",
-    expects: "the building's name",
+    expects: Both("the building's name", "le nom du bâtiment"),
     presence: Presence::Default("\"Clocher\""),
     doc: "Where the box hangs: \"Salle des fêtes\". Central servers and the panel show it.",
 };
 const TIME_ZONE: Field = Field {
     name: "time_zone",
-    expects: "an IANA time zone such as \"Europe/Paris\"",
+    expects: Both("an IANA time zone such as \"Europe/Paris\"", "un fuseau horaire IANA comme \"Europe/Paris\""),
     presence: Presence::Default("\"Europe/Paris\""),
     doc: "Civil time of the place, for the pages, quiet hours and night flows. Readings are kept in UTC.",
 };
@@ -134,19 +145,19 @@ pub const COMMUNE: &[Field] = &[COMMUNE_NAME, GATEWAY, TIME_ZONE];
 
 const DIRECTORY: Field = Field {
     name: "directory",
-    expects: "a directory",
+    expects: Both("a directory", "un dossier"),
     presence: Presence::Default("\"/var/lib/clocher\""),
     doc: "Readings, accounts, announcements and the box's own certificate. Made at the first start, closed to others.",
 };
 const SIZE_LIMIT: Field = Field {
     name: "size_limit",
-    expects: "a size such as \"2 GB\", from 32 MB to 1000 GB",
+    expects: Both("a size such as \"2 GB\", from 32 MB to 1000 GB", "une taille comme \"2 GB\", de 32 MB à 1000 GB"),
     presence: Presence::Default("\"2 GB\""),
     doc: "What the store may take of the card. Beyond it the oldest readings go, those already pulled first.",
 };
 const COMMIT_WITHIN: Field = Field {
     name: "commit_within",
-    expects: "a duration such as \"30 s\"",
+    expects: Both("a duration such as \"30 s\"", "une durée comme \"30 s\""),
     presence: Presence::Default("\"30 s\""),
     doc: "How long polled readings may wait for the card, to spare it: the most a power cut can cost. \
           Counters, alarms and acknowledged MQTT messages never wait.",
@@ -160,7 +171,10 @@ pub const STORE: &[Field] = &[DIRECTORY, SIZE_LIMIT, COMMIT_WITHIN];
 
 const TRUST: Field = Field {
     name: "trust",
-    expects: "\"system\", \"always\" or a file's full path",
+    expects: Both(
+        "\"system\", \"always\" or a file's full path",
+        "\"system\", \"always\" ou le chemin complet d'un fichier",
+    ),
     presence: Presence::Default("\"system\""),
     doc: "\"system\": the wall clock is believed once systemd-timesyncd or chrony says that it is synchronised, or when \
           it was set from a battery-backed clock. A file's path: while that file is there, touched each time the clock \
@@ -224,8 +238,14 @@ fn addresses_differ(top: &Block<'_>) {
                     && (ip == other_ip || ip.is_unspecified() || other_ip.is_unspecified())
             };
             match taken.iter().find(meets) {
-                Some((_, owner)) => block.fault(key, format!("`{key}` is {address}, which {owner} already has")),
-                None => taken.push((address, format!("`{key}` of [{name}]"))),
+                Some((_, owner)) => block.fault(
+                    key,
+                    words!(
+                        "`{key}` is {address}, which {owner} already has",
+                        "`{key}` vaut {address}, l'adresse de {owner} déjà"
+                    ),
+                ),
+                None => taken.push((address, format!("[{name}] `{key}`"))),
             }
         }
     }
@@ -235,7 +255,7 @@ fn only_one<'a>(source: &Source, top: &Block<'a>, name: &str) -> Option<Block<'a
     let mut blocks = top.blocks(name).into_iter();
     let first = blocks.next();
     for extra in blocks {
-        source.fault(extra.span, name, format!("[{name}] may be written only once"));
+        source.fault(extra.span, name, words!("[{name}] may be written only once", "[{name}] ne s'écrit qu'une fois"));
     }
     first
 }
@@ -244,7 +264,7 @@ fn read_commune(block: &Block<'_>) -> Commune {
     block.only(&[COMMUNE]);
     let name: Option<String> = block.get(&COMMUNE_NAME);
     if name.as_deref().is_some_and(|name| name.trim().is_empty() || name.chars().count() > 80) {
-        block.fault("name", "`name` must have 1 to 80 characters");
+        block.fault("name", words!("`name` must have 1 to 80 characters", "`name` doit avoir de 1 à 80 caractères"));
     }
     Commune {
         name: name.unwrap_or_else(|| "Commune".to_owned()),
@@ -257,7 +277,7 @@ fn time_zone(block: &Block<'_>) -> Option<TimeZone> {
     let name: String = block.get(&TIME_ZONE)?;
     let found = TimeZone::get(&name);
     if found.is_err() {
-        block.fault("time_zone", format!("`time_zone` is \"{name}\", {} was expected", TIME_ZONE.expects));
+        block.unexpected(&TIME_ZONE, words!("is \"{name}\"", "vaut \"{name}\""));
     }
     found.ok()
 }
@@ -266,7 +286,7 @@ fn read_store(block: &Block<'_>) -> Store {
     block.only(&[STORE]);
     let size = block.get::<ByteSize>(&SIZE_LIMIT).map_or(0, |size| size.0);
     if !SIZES.contains(&size) && size != 0 {
-        block.fault("size_limit", format!("`size_limit` is {size} bytes, {} was expected", SIZE_LIMIT.expects));
+        block.unexpected(&SIZE_LIMIT, words!("is {size} bytes", "vaut {size} octets"));
     }
     let (least, most) = (Duration::from_millis(100), Duration::from_secs(600));
     Store {
@@ -319,7 +339,7 @@ mod tests {
         let text =
             "[commune]\nname = \"M\"\n[panel]\nlisten = \"0.0.0.0:8443\"\n[broker]\nlisten = \"127.0.0.1:8443\"\n";
         let (_, faults) = settings(text);
-        assert_eq!(faults, ["6: `listen` is 127.0.0.1:8443, which `listen` of [panel] already has"]);
+        assert_eq!(faults, ["6: `listen` is 127.0.0.1:8443, which [panel] `listen` already has"]);
         assert!(settings(&text.replace(":8443", ":0")).1.is_empty(), "any free port");
     }
 
@@ -343,7 +363,7 @@ mod tests {
                 if let Presence::Default(text) = field.presence {
                     assert!(toml::de::DeValue::parse(text).is_ok(), "{block}.{}: {text}", field.name);
                 }
-                assert!(!field.doc.is_empty() && !field.expects.is_empty(), "{block}.{} has no manual", field.name);
+                assert!(!field.doc.is_empty() && !field.expects.0.is_empty(), "{block}.{} has no manual", field.name);
             }
         }
     }

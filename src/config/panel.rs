@@ -2,21 +2,21 @@
 
 use std::net::SocketAddr;
 
-use super::{Block, Field, Presence};
+use super::{Block, Both, Field, Presence, words};
 
 /// Every key of the block.
 pub const FIELDS: &[Field] = &[LISTEN, HOST_NAMES];
 
 const LISTEN: Field = Field {
     name: "listen",
-    expects: "an address and a port such as \"0.0.0.0:443\"",
+    expects: Both("an address and a port such as \"0.0.0.0:443\"", "une adresse et un port comme \"0.0.0.0:443\""),
     presence: Presence::Default("\"0.0.0.0:443\""),
     doc: "Where the panel answers, over HTTPS only. The port 443 needs no number in the browser's address line.",
 };
 
 const HOST_NAMES: Field = Field {
     name: "host_names",
-    expects: "a list of names such as [\"clocher.local\"]",
+    expects: Both("a list of names such as [\"clocher.local\"]", "une liste de noms comme [\"clocher.local\"]"),
     presence: Presence::Default("[\"clocher.local\"]"),
     doc: "The names people type to reach the panel. Its certificate carries them.",
 };
@@ -44,10 +44,23 @@ pub fn read(block: Option<&Block<'_>>) -> PanelSettings {
     let listen = block.get(&LISTEN).unwrap_or(by_default.listen);
     let host_names: Vec<String> = block.get(&HOST_NAMES).unwrap_or(by_default.host_names);
     if host_names.is_empty() || host_names.len() > NAMES {
-        block.fault("host_names", format!("`host_names` has {} names, 1 to {NAMES} were expected", host_names.len()));
+        let count = host_names.len();
+        block.fault(
+            "host_names",
+            words!(
+                "`host_names` has {count} names, 1 to {NAMES} were expected",
+                "`host_names` a {count} noms ; attendu : de 1 à {NAMES}"
+            ),
+        );
     }
     for name in host_names.iter().filter(|name| !is_host_name(name)) {
-        block.fault("host_names", format!("`host_names`: {name:?} is neither a name nor an address"));
+        block.fault(
+            "host_names",
+            words!(
+                "`host_names`: {name:?} is neither a name nor an address",
+                "`host_names` : {name:?} n'est ni un nom ni une adresse"
+            ),
+        );
     }
     PanelSettings { listen, host_names }
 }
@@ -75,7 +88,7 @@ mod tests {
         let source = Source::new("f.toml", text);
         let table = source.parse();
         let settings = read(Some(&Block::new(&source, "panel", table.span(), table.get_ref())));
-        (settings, source.faults().into_iter().map(|fault| fault.message).collect())
+        (settings, source.faults().into_iter().map(|fault| fault.message.english).collect())
     }
 
     #[test]

@@ -2,63 +2,63 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use super::{Block, ByteSize, Field, Presence};
+use super::{Block, Both, ByteSize, Field, Presence, words};
 use crate::reading::Sharing;
 
 /// The keys of `[peers]`.
 pub const FIELDS: &[Field] = &[
     Field {
         name: "listen",
-        expects: "an address and port such as \"0.0.0.0:8444\"",
+        expects: Both("an address and port such as \"0.0.0.0:8444\"", "une adresse et un port comme \"0.0.0.0:8444\""),
         presence: Presence::Default("\"0.0.0.0:8444\""),
         doc: "Where central servers connect to pull.",
     },
     Field {
         name: "certificate",
-        expects: "the path of a PEM file",
+        expects: Both("the path of a PEM file", "le chemin d'un fichier PEM"),
         presence: Presence::Optional,
         doc: "The gateway's certificate, followed by its chain. Without it, the gateway shows the one it made for itself.",
     },
     Field {
         name: "key",
-        expects: "the path of a PEM file",
+        expects: Both("the path of a PEM file", "le chemin d'un fichier PEM"),
         presence: Presence::Optional,
         doc: "The key of `certificate`, readable by the gateway alone.",
     },
     Field {
         name: "authority",
-        expects: "the path of a PEM file",
+        expects: Both("the path of a PEM file", "le chemin d'un fichier PEM"),
         presence: Presence::Required,
         doc: "The certificate of the authority that issued the central servers' certificates. No other is let in.",
     },
     Field {
         name: "revoked",
-        expects: "the path of a PEM file",
+        expects: Both("the path of a PEM file", "le chemin d'un fichier PEM"),
         presence: Presence::Optional,
         doc: "The authority's list of revoked certificates (CRL). Read at start.",
     },
     Field {
         name: "page_bytes",
-        expects: "a size between \"16 KiB\" and \"16 MiB\"",
+        expects: Both("a size between \"16 KiB\" and \"16 MiB\"", "une taille entre \"16 KiB\" et \"16 MiB\""),
         presence: Presence::Default("\"1 MiB\""),
         doc: "The largest page given at once, before compression. Smaller pages lose less to a link that drops.",
     },
     Field {
         name: "absent_after",
-        expects: "a duration between \"1 min\" and \"90 d\"",
+        expects: Both("a duration between \"1 min\" and \"90 d\"", "une durée entre \"1 min\" et \"90 d\" (d : jours)"),
         presence: Presence::Default("\"24 h\""),
         doc: "A central server that has not pulled for so long is shown as absent.",
     },
     Field {
         name: "monthly_budget",
-        expects: "a size between \"10 MB\" and \"1000 GB\"",
+        expects: Both("a size between \"10 MB\" and \"1000 GB\"", "une taille entre \"10 MB\" et \"1000 GB\""),
         presence: Presence::Optional,
         doc: "What the central servers may take and send in a calendar month. Beyond it readings wait in the gateway until \
               the month ends; alarms still leave. Without it the month is counted and shown, not limited.",
     },
     Field {
         name: "peer",
-        expects: "blocks, written [[peers.peer]]",
+        expects: Both("blocks, written [[peers.peer]]", "des blocs, écrits [[peers.peer]]"),
         presence: Presence::Optional,
         doc: "The central servers, one block each.",
     },
@@ -68,26 +68,32 @@ pub const FIELDS: &[Field] = &[
 pub const PEER_FIELDS: &[Field] = &[
     Field {
         name: "name",
-        expects: "the common name, or a DNS name, of the peer's certificate",
+        expects: Both(
+            "the common name, or a DNS name, of the peer's certificate",
+            "le nom commun (CN), ou un nom DNS, du certificat du serveur central",
+        ),
         presence: Presence::Required,
         doc: "Who it is: the name its certificate carries.",
     },
     Field {
         name: "sharing",
-        expects: "some of \"public\", \"internal\", \"personal\"",
+        expects: Both(
+            "some of \"public\", \"internal\", \"personal\"",
+            "un ou plusieurs de \"public\", \"internal\", \"personal\"",
+        ),
         presence: Presence::Required,
         doc: "Which points it may pull, by their sharing class.",
     },
     Field {
         name: "consent",
-        expects: "a text",
+        expects: Both("a text", "un texte"),
         presence: Presence::Optional,
         doc: "Who consented to what, and where the paper is. Without it no personal point leaves the gateway. \
               A withdrawal recorded on the panel ends it.",
     },
     Field {
         name: "label",
-        expects: "a text",
+        expects: Both("a text", "un texte"),
         presence: Presence::Optional,
         doc: "What people call it, on the panel: \"Carcassonne Agglo\". Its `name` without it.",
     },
@@ -177,14 +183,20 @@ impl PeersSettings {
 }
 
 fn lone(block: &Block<'_>, there: &str, missing: &str) -> Option<PeersSettings> {
-    block.fault(there, format!("`{there}` is given without `{missing}`: both or neither"));
+    block.fault(
+        there,
+        words!(
+            "`{there}` is given without `{missing}`: both or neither",
+            "`{there}` est donné sans `{missing}` : les deux, ou aucun"
+        ),
+    );
     None
 }
 
 fn size_within(block: &Block<'_>, field: &Field, bounds: RangeInclusive<u64>) -> Option<u64> {
     let ByteSize(bytes) = block.get(field)?;
     if !bounds.contains(&bytes) {
-        block.fault(field.name, format!("`{}` is {bytes} bytes, {} was expected", field.name, field.expects));
+        block.unexpected(field, words!("is {bytes} bytes", "vaut {bytes} octets"));
         return None;
     }
     Some(bytes)
@@ -195,7 +207,14 @@ fn read_peers(block: &Block<'_>) -> Vec<PeerSettings> {
     for block in block.blocks("peer") {
         let Some(peer) = read_peer(&block) else { continue };
         if peers.iter().any(|known| known.name == peer.name) {
-            block.fault("name", format!("`name` \"{}\" is already the name of another peer", peer.name));
+            let name = &peer.name;
+            block.fault(
+                "name",
+                words!(
+                    "`name` \"{name}\" is already the name of another peer",
+                    "`name` vaut \"{name}\" : un autre serveur central a déjà ce nom"
+                ),
+            );
             continue;
         }
         peers.push(peer);
@@ -215,7 +234,10 @@ fn read_peer(block: &Block<'_>) -> Option<PeerSettings> {
     if sharing.contains(&Sharing::Personal) && consent.is_none() {
         block.fault(
             "sharing",
-            "`sharing` holds \"personal\" but `consent` is missing: who consented, to what, and when",
+            words!(
+                "`sharing` holds \"personal\" but `consent` is missing: who consented, to what, and when",
+                "`sharing` contient \"personal\" mais `consent` manque : qui a consenti, à quoi et quand"
+            ),
         );
         return None;
     }
@@ -226,7 +248,13 @@ fn read_peer(block: &Block<'_>) -> Option<PeerSettings> {
 fn checked_name(block: &Block<'_>, name: String) -> Option<String> {
     let fits = (1..=64).contains(&name.chars().count()) && !name.chars().any(char::is_control);
     if !fits {
-        block.fault("name", "`name` must have 1 to 64 characters, none of them a control character");
+        block.fault(
+            "name",
+            words!(
+                "`name` must have 1 to 64 characters, none of them a control character",
+                "`name` doit avoir de 1 à 64 caractères, sans caractère de contrôle"
+            ),
+        );
     }
     fits.then_some(name)
 }
@@ -235,14 +263,19 @@ fn checked_sharing(block: &Block<'_>, words: &[String]) -> Option<BTreeSet<Shari
     let mut classes = BTreeSet::new();
     for word in words {
         let Some((_, class)) = CLASSES.iter().find(|(name, _)| name == word) else {
-            let expected = "one of \"public\", \"internal\", \"personal\" was expected";
-            block.fault("sharing", format!("`sharing` has an item that is \"{word}\", {expected}"));
+            block.fault("sharing", words!("`sharing` has an item that is \"{word}\", one of \"public\", \"internal\", \"personal\" was expected", "`sharing` contient \"{word}\" ; attendu : \"public\", \"internal\" ou \"personal\""));
             return None;
         };
         classes.insert(*class);
     }
     if classes.is_empty() {
-        block.fault("sharing", "`sharing` is empty: this peer could pull nothing");
+        block.fault(
+            "sharing",
+            words!(
+                "`sharing` is empty: this peer could pull nothing",
+                "`sharing` est vide : ce serveur ne pourrait rien relever"
+            ),
+        );
         return None;
     }
     Some(classes)

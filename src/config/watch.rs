@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::tz::TimeZone;
 
-use super::{Block, Field, Presence, Source};
+use super::{Block, Both, Field, Presence, Source};
 use crate::reading::PointId;
 
 /// The keys of `[watch]`.
@@ -25,76 +25,79 @@ pub const FIELDS: &[Field] = &[
 
 const NIGHT_FROM: Field = Field {
     name: "night_from",
-    expects: "an hour from 0 to 23",
+    expects: Both("an hour from 0 to 23", "une heure de 0 à 23"),
     presence: Presence::Default("2"),
     doc: "From this hour, local time, nobody uses water. The least hour of the night counts, so a ball is no leak.",
 };
 const NIGHT_TO: Field = Field {
     name: "night_to",
-    expects: "an hour from 1 to 24, after `night_from`",
+    expects: Both("an hour from 1 to 24, after `night_from`", "une heure de 1 à 24, après `night_from`"),
     presence: Presence::Default("6"),
     doc: "Until this hour, local time.",
 };
 const NIGHT_FLOOR: Field = Field {
     name: "night_floor",
-    expects: "litres an hour",
+    expects: Both("litres an hour", "des litres par heure"),
     presence: Presence::Default("1"),
     doc: "A night whose least hour reaches this is a leaking night. A dripping tap loses 1 to 5 L/h; 1 L/h is 8.8 m³ a \
           year. With a meter of 10 L a pulse, set 10 or more.",
 };
 const NIGHTS: Field = Field {
     name: "nights",
-    expects: "a number from 1 to 14",
+    expects: Both("a number from 1 to 14", "un nombre de 1 à 14"),
     presence: Presence::Default("3"),
     doc: "So many leaking nights running raise the condition `water-leak`.",
 };
 const BURST: Field = Field {
     name: "burst",
-    expects: "litres in one hour",
+    expects: Both("litres in one hour", "des litres en une heure"),
     presence: Presence::Default("1000"),
     doc: "More than this in one hour is a burst pipe, by day or night.",
 };
 const CONTINUOUS_FOR: Field = Field {
     name: "continuous_for",
-    expects: "a duration such as \"24 h\"",
+    expects: Both("a duration such as \"24 h\"", "une durée comme \"24 h\""),
     presence: Presence::Default("\"24 h\""),
     doc: "Water that flows for so long without a pause is a leak. Needs no clock.",
 };
 const CONTINUOUS_PAUSE: Field = Field {
     name: "continuous_pause",
-    expects: "a duration such as \"30 min\", shorter than `continuous_for`",
+    expects: Both(
+        "a duration such as \"30 min\", shorter than `continuous_for`",
+        "une durée comme \"30 min\", plus courte que `continuous_for`",
+    ),
     presence: Presence::Default("\"30 min\""),
     doc: "So long without a litre is a pause. Must be longer than the `report_every` of the meters.",
 };
 const SILENT_AFTER: Field = Field {
     name: "silent_after",
-    expects: "a duration such as \"24 h\"",
+    expects: Both("a duration such as \"24 h\"", "une durée comme \"24 h\""),
     presence: Presence::Optional,
     doc: "For a building in daily use: a water meter that has not counted for so long is told as silent, its head or \
           cable may be at fault. By default it is not watched, since a hall may well stay empty.",
 };
 const WATER_PRICE: Field = Field {
     name: "water_price",
-    expects: "euros for a cubic metre",
+    expects: Both("euros for a cubic metre", "des euros par mètre cube"),
     presence: Presence::Optional,
     doc: "With it, a leak is also told in euros a year.",
 };
 const CO2_LIMIT: Field = Field {
     name: "co2_limit",
-    expects: "ppm",
+    expects: Both("ppm", "des ppm"),
     presence: Presence::Default("1500"),
     doc: "Above this the air should be renewed. source: décrets 2022-1689 and 2022-1690 (schools, crèches): satisfactory \
           below 800 ppm, to be improved above 1500 ppm.",
 };
 const CO2_CLEAR: Field = Field {
     name: "co2_clear",
-    expects: "ppm, below `co2_limit`",
+    expects: Both("ppm, below `co2_limit`", "des ppm, moins que `co2_limit`"),
     presence: Presence::Default("1000"),
     doc: "Below this the air is good again.",
 };
 const CO2_FOR: Field = Field {
     name: "co2_for",
-    expects: "a duration such as \"10 min\"",
+    expects: Both("a duration such as \"10 min\"", "une durée comme \"10 min\""),
     presence: Presence::Default("\"10 min\""),
     doc: "CO2 must stay above `co2_limit` for so long.",
 };
@@ -184,14 +187,24 @@ fn in_order(block: &Block<'_>, settings: &WatchSettings) -> bool {
         (
             settings.night.0 < settings.night.1,
             &NIGHT_TO,
-            "`night_to` must come after `night_from`, on the same morning",
+            Both(
+                "`night_to` must come after `night_from`, on the same morning",
+                "`night_to` doit venir après `night_from`, le même matin",
+            ),
         ),
         (
             settings.continuous_pause < settings.continuous_for,
             &CONTINUOUS_PAUSE,
-            "`continuous_pause` must be shorter than `continuous_for`",
+            Both(
+                "`continuous_pause` must be shorter than `continuous_for`",
+                "`continuous_pause` doit être plus court que `continuous_for`",
+            ),
         ),
-        (settings.co2_clear < settings.co2_limit, &CO2_CLEAR, "`co2_clear` must lie below `co2_limit`"),
+        (
+            settings.co2_clear < settings.co2_limit,
+            &CO2_CLEAR,
+            Both("`co2_clear` must lie below `co2_limit`", "`co2_clear` doit être inférieur à `co2_limit`"),
+        ),
     ];
     for (_, field, message) in rules.iter().filter(|(kept, ..)| !kept) {
         block.fault(field.name, *message);
@@ -226,7 +239,7 @@ mod tests {
         let source = Source::new("f.toml", text);
         let table = source.parse();
         let settings = read(Some(&Block::new(&source, "watch", table.span(), table.get_ref())), TimeZone::UTC);
-        (settings, source.faults().into_iter().map(|fault| fault.message).collect())
+        (settings, source.faults().into_iter().map(|fault| fault.message.english).collect())
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Common, Device, Driver, NotACapture, PinDecoder, Said, Wire};
 use crate::{
-    config::{Block, Field, Presence},
+    config::{Block, Both, Field, Presence},
     port::gpio::{Edge, Pull},
     reading::{Kind, Point, PointId, Quality},
 };
@@ -26,43 +26,43 @@ const FIELDS: &[Field] = &[PIN, PULL, CLOSED, DEBOUNCE, INVERT, ALARM, INTERVAL]
 
 pub(super) const PIN: Field = Field {
     name: "pin",
-    expects: "a GPIO number from 0 to 27",
+    expects: Both("a GPIO number from 0 to 27", "un numéro de GPIO de 0 à 27"),
     presence: Presence::Required,
     doc: "The GPIO (BCM) number of the header pin the contact is wired to, not the place of the pin on the header.",
 };
 pub(super) const PULL: Field = Field {
     name: "pull",
-    expects: "\"up\", \"down\" or \"none\"",
+    expects: Both("\"up\", \"down\" or \"none\"", "\"up\", \"down\" ou \"none\""),
     presence: Presence::Default("\"up\""),
     doc: "What holds the pin while the contact is open. `up`: wire the contact between the pin and ground.",
 };
 pub(super) const CLOSED: Field = Field {
     name: "closed_is",
-    expects: "\"low\" or \"high\"",
+    expects: Both("\"low\" or \"high\"", "\"low\" ou \"high\""),
     presence: Presence::Optional,
     doc: "The level of the pin while the contact is closed. By default low, and high with pull = \"down\".",
 };
 pub(super) const DEBOUNCE: Field = Field {
     name: "debounce",
-    expects: "a duration such as \"50 ms\"",
+    expects: Both("a duration such as \"50 ms\"", "une durée comme \"50 ms\""),
     presence: Presence::Default("\"50 ms\""),
     doc: "Changes shorter than this are the bounces of the contact and are not seen.",
 };
 pub(super) const INTERVAL: Field = Field {
     name: "interval",
-    expects: "a duration such as \"5 min\"",
+    expects: Both("a duration such as \"5 min\"", "une durée comme \"5 min\""),
     presence: Presence::Default("\"5 min\""),
     doc: "A value that does not change is told again so often, which shows that the gateway still sees it.",
 };
 const INVERT: Field = Field {
     name: "invert",
-    expects: "true or false",
+    expects: Both("true or false", "true (oui) ou false (non)"),
     presence: Presence::Default("false"),
     doc: "Tells 1 while the contact is open: for a contact that is closed at rest, so that a cut cable shows.",
 };
 const ALARM: Field = Field {
     name: "alarm",
-    expects: "\"closed\" or \"open\"",
+    expects: Both("\"closed\" or \"open\"", "\"closed\" ou \"open\""),
     presence: Presence::Optional,
     doc: "The position of the contact that is an alarm; it raises the condition `contact-alarm` while it lasts.",
 };
@@ -110,7 +110,7 @@ pub(super) fn interval(block: &Block<'_>) -> Option<Duration> {
 
 /// A point of the device, or a fault when its name grows too long.
 pub(super) fn point_name(block: &Block<'_>, common: &Common, channel: &str) -> Option<PointId> {
-    common.name.join(channel).map_err(|wrong| block.fault("name", wrong.to_string())).ok()
+    common.name.join(channel).map_err(|wrong| block.fault("name", wrong)).ok()
 }
 
 fn read(block: &Block<'_>, common: Common) -> Option<Device> {
@@ -144,7 +144,12 @@ fn alarm_position(block: &Block<'_>) -> Option<bool> {
 
 /// The point of a contact's block, and its value that is an alarm; `None` when none is.
 pub fn alarm(block: &Block<'_>) -> Option<(PointId, f64)> {
-    const NAME: Field = Field { name: "name", expects: "the device's name", presence: Presence::Optional, doc: "" };
+    const NAME: Field = Field {
+        name: "name",
+        expects: Both("the device's name", "le nom de l'appareil"),
+        presence: Presence::Optional,
+        doc: "",
+    };
     let closed = alarm_position(block)?;
     let invert: bool = block.get(&INVERT)?;
     let name: PointId = block.parse(&NAME)?;
@@ -320,7 +325,7 @@ pub(super) mod tests {
         let name = "place/thing".parse().expect("a name");
         let common = Common { name, label: "Chose".to_owned(), sharing: Sharing::Internal };
         let device = (driver.read)(&block, common);
-        let faults: Vec<_> = source.faults().into_iter().map(|fault| fault.message).collect();
+        let faults: Vec<_> = source.faults().into_iter().map(|fault| fault.message.english).collect();
         device.filter(|_| faults.is_empty()).ok_or(faults)
     }
 

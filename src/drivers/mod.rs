@@ -14,7 +14,7 @@ pub mod tic;
 use std::time::Duration;
 
 use crate::{
-    config::{Block, Field, Presence, Source, filter::Filter, nearest},
+    config::{Block, Both, Field, Presence, Source, Words, filter::Filter, nearest, words},
     port::{
         gpio::{Edge, Pull},
         serial::Line,
@@ -31,26 +31,26 @@ pub const NESTED: &[(&str, &str, &[Field])] =
 
 const NAME: Field = Field {
     name: "name",
-    expects: "a name such as \"electricity/mairie\"",
+    expects: Both("a name such as \"electricity/mairie\"", "un nom comme \"electricity/mairie\""),
     presence: Presence::Required,
     doc: "Prefix of the device's points, of their MQTT topics and of their addresses. Do not change it later: the \
           history goes by it.",
 };
 const LABEL: Field = Field {
     name: "label",
-    expects: "a text such as \"Compteur de la mairie\"",
+    expects: Both("a text such as \"Compteur de la mairie\"", "un texte comme \"Compteur de la mairie\""),
     presence: Presence::Optional,
     doc: "What people call it. Its name stands for it.",
 };
 const DRIVER: Field = Field {
     name: "driver",
-    expects: "a driver's name, see `clocher drivers`",
+    expects: Both("a driver's name, see `clocher drivers`", "le nom d'un pilote, voir `clocher drivers`"),
     presence: Presence::Required,
     doc: "The family of devices it belongs to.",
 };
 const SHARING: Field = Field {
     name: "sharing",
-    expects: "\"public\", \"internal\" or \"personal\"",
+    expects: Both("\"public\", \"internal\" or \"personal\"", "\"public\", \"internal\" ou \"personal\""),
     presence: Presence::Default("\"internal\""),
     doc: "Who may pull its points: anyone the commune lets in, the bodies that work for the commune, or, for data \
           about a person, nobody without a recorded consent.",
@@ -86,13 +86,21 @@ pub fn read_device(block: &Block<'_>) -> Option<Device> {
 const SHARINGS: &[(&str, Sharing)] =
     &[("public", Sharing::Public), ("internal", Sharing::Internal), ("personal", Sharing::Personal)];
 
-fn unknown_driver(word: &str) -> String {
+fn unknown_driver(word: &str) -> Words {
     let names = || DRIVERS.iter().map(|driver| driver.name);
-    let hint = nearest(word, names()).map_or_else(
-        || format!("one of {} was expected", names().collect::<Vec<_>>().join(", ")),
-        |near| format!("did you mean \"{near}\"?"),
-    );
-    format!("no driver is called \"{word}\", {hint}")
+    match nearest(word, names()) {
+        Some(near) => words!(
+            "no driver is called \"{word}\", did you mean \"{near}\"?",
+            "aucun pilote ne s'appelle \"{word}\" ; vouliez-vous écrire \"{near}\" ?"
+        ),
+        None => {
+            let all = names().collect::<Vec<_>>().join(", ");
+            words!(
+                "no driver is called \"{word}\", one of {all} was expected",
+                "aucun pilote ne s'appelle \"{word}\" ; attendu : l'un de {all}"
+            )
+        }
+    }
 }
 
 /// A value as its point can hold it: finite, rounded, and suspect when outside of the range.
@@ -140,7 +148,7 @@ pub fn replay(driver: &Driver, options: &str, capture: &[u8]) -> Result<Replayed
     let table = source.parse();
     let block = Block::new(&source, "", table.span(), table.get_ref());
     let device = read_device(&block);
-    let faults: Vec<String> = source.faults().into_iter().map(|fault| fault.message).collect();
+    let faults: Vec<String> = source.faults().into_iter().map(|fault| fault.message.english).collect();
     let Some(device) = device.filter(|_| faults.is_empty()) else {
         return Err(ReplayError::Options(faults.join("; ")));
     };
@@ -390,14 +398,14 @@ mod tests {
         let table = source.parse();
         let block = Block::new(&source, "device", table.span(), table.get_ref());
         let device = read_device(&block);
-        (device, source.faults().into_iter().map(|fault| fault.message).collect())
+        (device, source.faults().into_iter().map(|fault| fault.message.english).collect())
     }
 
     #[test]
     fn every_default_can_be_read_and_every_key_is_explained() {
         let of_drivers = DRIVERS.iter().map(|driver| driver.fields);
         for field in of_drivers.chain(NESTED.iter().map(|(_, _, fields)| *fields)).chain([COMMON]).flatten() {
-            assert!(!field.doc.is_empty() && !field.expects.is_empty(), "{} has no manual", field.name);
+            assert!(!field.doc.is_empty() && !field.expects.0.is_empty(), "{} has no manual", field.name);
             if let Presence::Default(text) = field.presence {
                 assert!(toml::de::DeValue::parse(text).is_ok(), "{}: {text}", field.name);
             }

@@ -9,9 +9,10 @@ use serde_json::Value as Json;
 use super::{
     Common, Device, Driver, NotACapture, Said, TopicDecoder, Wire,
     point::{DECIMALS, KINDS, LABEL, NAME, OFFSET, RANGE, SCALE, UNIT, interval, range},
+    words,
 };
 use crate::{
-    config::{Block, Field, Presence, filter::Filter},
+    config::{Block, Both, Field, Presence, filter::Filter},
     reading::{Kind, Point, PointId, Quality, Why},
 };
 
@@ -27,13 +28,16 @@ pub const DRIVER: Driver = Driver {
 
 const TOPIC: Field = Field {
     name: "topic",
-    expects: "a topic or filter such as \"zigbee2mqtt/salle-co2\"",
+    expects: Both(
+        "a topic or filter such as \"zigbee2mqtt/salle-co2\"",
+        "un sujet ou un filtre MQTT comme \"zigbee2mqtt/salle-co2\"",
+    ),
     presence: Presence::Required,
     doc: "What the device publishes to. + stands for one level, # at the end for all that follow.",
 };
 const POINTS: Field = Field {
     name: "point",
-    expects: "one or more [[device.point]] blocks",
+    expects: Both("one or more [[device.point]] blocks", "un ou plusieurs blocs [[device.point]]"),
     presence: Presence::Required,
     doc: "What to take from its messages.",
 };
@@ -41,31 +45,31 @@ const FIELDS: &[Field] = &[TOPIC, POINTS];
 
 const POINTER: Field = Field {
     name: "pointer",
-    expects: "a JSON pointer such as \"/ENERGY/Total\"",
+    expects: Both("a JSON pointer such as \"/ENERGY/Total\"", "un pointeur JSON comme \"/ENERGY/Total\""),
     presence: Presence::Default("\"\""),
     doc: "Where the value is in the payload. Empty: the whole payload is the value.",
 };
 const ONLY_TOPIC: Field = Field {
     name: "topic",
-    expects: "a topic or filter",
+    expects: Both("a topic or filter", "un sujet ou un filtre MQTT"),
     presence: Presence::Optional,
     doc: "Only messages on this topic, when the device uses one topic for each value.",
 };
 const KIND: Field = Field {
     name: "kind",
-    expects: "\"gauge\", \"counter\" or \"state\"",
+    expects: Both("\"gauge\", \"counter\" or \"state\"", "\"gauge\", \"counter\" ou \"state\""),
     presence: Presence::Optional,
     doc: "A level, an index that only grows, or a state. A state when `states` is given, else a gauge.",
 };
 const INTERVAL: Field = Field {
     name: "interval",
-    expects: "a duration such as \"10 min\"",
+    expects: Both("a duration such as \"10 min\"", "une durée comme \"10 min\""),
     presence: Presence::Optional,
     doc: "How often it speaks at least; after three times as long it is said to be silent. Without it, it never is.",
 };
 const STATES: Field = Field {
     name: "states",
-    expects: "a table such as { open = 1, closed = 0 }",
+    expects: Both("a table such as { open = 1, closed = 0 }", "une table comme { open = 1, closed = 0 }"),
     presence: Presence::Optional,
     doc: "Texts and the numbers they stand for, besides on/off, open/closed, true/false, yes/no, online/offline and \
           detected/clear. Capitals do not matter.",
@@ -101,7 +105,14 @@ fn read(block: &Block<'_>, common: Common) -> Option<Device> {
     let topic: Option<Filter> = block.parse(&TOPIC);
     let blocks = block.blocks(POINTS.name);
     if blocks.is_empty() || blocks.len() > MOST_POINTS {
-        block.fault(POINTS.name, format!("{} points, 1 to {MOST_POINTS} [[device.point]] were expected", blocks.len()));
+        let count = blocks.len();
+        block.fault(
+            POINTS.name,
+            words!(
+                "{count} points, 1 to {MOST_POINTS} [[device.point]] were expected",
+                "{count} points ; attendu : de 1 à {MOST_POINTS} blocs [[device.point]]"
+            ),
+        );
     }
     let count = blocks.len();
     let parts: Vec<(Point, Part)> = blocks.iter().filter_map(|block| part(block, &common)).collect();
@@ -116,12 +127,18 @@ fn part(block: &Block<'_>, common: &Common) -> Option<(Point, Part)> {
     block.only(&[POINT]);
     let name: Option<String> = block.get(&NAME);
     let id = name.as_ref().map(|name| common.name.join(name));
-    let id = id.and_then(|id| id.map_err(|wrong| block.fault(NAME.name, wrong.to_string())).ok());
+    let id = id.and_then(|id| id.map_err(|wrong| block.fault(NAME.name, wrong)).ok());
     let pointer: Option<String> = block.get(&POINTER);
     let pointer = pointer.filter(|pointer| {
         let sound = pointer.is_empty() || pointer.starts_with('/');
         if !sound {
-            block.fault(POINTER.name, format!("`pointer` is \"{pointer}\", did you mean \"/{pointer}\"?"));
+            block.fault(
+                POINTER.name,
+                words!(
+                    "`pointer` is \"{pointer}\", did you mean \"/{pointer}\"?",
+                    "`pointer` vaut \"{pointer}\" ; vouliez-vous écrire \"/{pointer}\" ?"
+                ),
+            );
         }
         sound
     });

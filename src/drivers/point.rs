@@ -4,45 +4,52 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use crate::{
-    config::{Block, Field, Presence},
+    config::{Block, Both, Field, Presence, words},
     reading::Kind,
 };
 
 pub(super) const NAME: Field = Field {
     name: "name",
-    expects: "a name such as \"temperature\"",
+    expects: Both("a name such as \"temperature\"", "un nom comme \"temperature\""),
     presence: Presence::Required,
     doc: "The point's name, below the device's.",
 };
 pub(super) const LABEL: Field = Field {
     name: "label",
-    expects: "a text such as \"température\"",
+    expects: Both("a text such as \"température\"", "un texte comme \"température\""),
     presence: Presence::Optional,
     doc: "What people call it. Its name stands for it.",
 };
 pub(super) const UNIT: Field = Field {
     name: "unit",
-    expects: "a UCUM unit such as \"Cel\", \"%\", \"[ppm]\" or \"kW.h\"",
+    expects: Both(
+        "a UCUM unit such as \"Cel\", \"%\", \"[ppm]\" or \"kW.h\"",
+        "une unité UCUM comme \"Cel\", \"%\", \"[ppm]\" ou \"kW.h\"",
+    ),
     presence: Presence::Default("\"1\""),
     doc: "The unit after scaling.",
 };
 pub(super) const DECIMALS: Field = Field {
     name: "decimals",
-    expects: "a whole number from 0 to 9",
+    expects: Both("a whole number from 0 to 9", "un nombre entier de 0 à 9"),
     presence: Presence::Default("2"),
     doc: "Digits after the decimal point that mean something; the rest is rounded away.",
 };
 pub(super) const SCALE: Field = Field {
     name: "scale",
-    expects: "a number",
+    expects: Both("a number", "un nombre"),
     presence: Presence::Default("1.0"),
     doc: "The raw value is multiplied by it: 0.1 for a temperature in tenths.",
 };
-pub(super) const OFFSET: Field =
-    Field { name: "offset", expects: "a number", presence: Presence::Default("0.0"), doc: "Added after scaling." };
+pub(super) const OFFSET: Field = Field {
+    name: "offset",
+    expects: Both("a number", "un nombre"),
+    presence: Presence::Default("0.0"),
+    doc: "Added after scaling.",
+};
 pub(super) const RANGE: Field = Field {
     name: "range",
-    expects: "two numbers such as [-30, 60]",
+    expects: Both("two numbers such as [-30, 60]", "deux nombres comme [-30, 60]"),
     presence: Presence::Optional,
     doc: "The values that can be true; others are kept and marked suspect.",
 };
@@ -59,7 +66,7 @@ pub(super) fn range(block: &Block<'_>, field: &Field) -> Option<Option<RangeIncl
     match ends.as_slice() {
         [low, high] if low < high => Some(Some(*low..=*high)),
         _ => {
-            block.fault(field.name, format!("`{}` is {ends:?}, {} was expected", field.name, field.expects));
+            block.unexpected(field, words!("is {ends:?}", "vaut {ends:?}"));
             None
         }
     }

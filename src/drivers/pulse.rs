@@ -12,9 +12,10 @@ use serde::Deserialize;
 use super::{
     Common, Device, Driver, NotACapture, PinDecoder, Said, Wire,
     contact::{self, CLOSED, DEBOUNCE, INTERVAL, PIN, PULL, Pin},
+    words,
 };
 use crate::{
-    config::{Block, Field, Presence},
+    config::{Block, Both, Field, Presence},
     port::gpio::Edge,
     reading::{Kind, Point, PointId, Quality, Why},
 };
@@ -34,38 +35,38 @@ const FIELDS: &[Field] =
 
 const LITRES: Field = Field {
     name: "litres_per_pulse",
-    expects: "a number such as 1, 2.5 or 10",
+    expects: Both("a number such as 1, 2.5 or 10", "un nombre comme 1, 2.5 ou 10 (avec un point)"),
     presence: Presence::Optional,
     doc: "Water meters: litres for one pulse, as printed on the head of the meter (1, 2.5, 10, 25, 100, 1000).",
 };
 const PER_PULSE: Field = Field {
     name: "per_pulse",
-    expects: "a number such as 0.001",
+    expects: Both("a number such as 0.001", "un nombre comme 0.001 (avec un point)"),
     presence: Presence::Optional,
     doc: "Other meters, instead of `litres_per_pulse`: what one pulse counts, in `unit`. 1000 imp/kWh is 0.001 kWh.",
 };
 const UNIT: Field = Field {
     name: "unit",
-    expects: "\"L\", \"m3\", \"kWh\" or \"Wh\"",
+    expects: Both("\"L\", \"m3\", \"kWh\" or \"Wh\"", "\"L\", \"m3\", \"kWh\" ou \"Wh\""),
     presence: Presence::Default("\"L\""),
     doc: "The unit of `per_pulse` and of the index.",
 };
 const INDEX: Field = Field {
     name: "index",
-    expects: "a number, in the unit of the index",
+    expects: Both("a number, in the unit of the index", "un nombre, dans l'unité de l'index"),
     presence: Presence::Default("0"),
     doc: "What the meter's dial shows when the gateway is installed, in litres for a water meter. Typed again later, it \
           catches up pulses that were missed: the greater of this and of what was counted holds.",
 };
 const REPORT_EVERY: Field = Field {
     name: "report_every",
-    expects: "a duration such as \"10 s\"",
+    expects: Both("a duration such as \"10 s\"", "une durée comme \"10 s\""),
     presence: Presence::Default("\"10 s\""),
     doc: "In a run of pulses the index is stored so often: the most a power cut can cost.",
 };
 const MAX_FLOW: Field = Field {
     name: "max_flow",
-    expects: "a number, in L/h for a water meter",
+    expects: Both("a number, in L/h for a water meter", "un nombre, en L/h pour un compteur d'eau"),
     presence: Presence::Optional,
     doc: "The most that can flow through this meter in an hour (its Q4). Beyond it index and flow are told as suspect.",
 };
@@ -132,11 +133,23 @@ fn read(block: &Block<'_>, common: Common) -> Option<Device> {
 fn per_pulse(block: &Block<'_>) -> Option<f64> {
     let (litres, other) = (block.has(LITRES.name), block.has(PER_PULSE.name));
     if litres == other {
-        block.fault(LITRES.name, "one of `litres_per_pulse` and `per_pulse` was expected");
+        block.fault(
+            LITRES.name,
+            words!(
+                "one of `litres_per_pulse` and `per_pulse` was expected",
+                "attendu : soit `litres_per_pulse`, soit `per_pulse`"
+            ),
+        );
         return None;
     }
     if litres && block.has(UNIT.name) {
-        block.fault(UNIT.name, "`unit` goes with `per_pulse`; `litres_per_pulse` counts litres");
+        block.fault(
+            UNIT.name,
+            words!(
+                "`unit` goes with `per_pulse`; `litres_per_pulse` counts litres",
+                "`unit` va avec `per_pulse` ; `litres_per_pulse` compte des litres"
+            ),
+        );
         return None;
     }
     block.within(if litres { &LITRES } else { &PER_PULSE }, 1e-6, 1e6)

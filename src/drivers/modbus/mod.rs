@@ -13,9 +13,10 @@ use self::maps::{MODELS, Model};
 use super::{
     Common, Device, Driver, Poller, Request, Said, Table, Wire,
     point::{self, DECIMALS, KINDS, LABEL, NAME, OFFSET, RANGE, SCALE, interval, range},
+    words,
 };
 use crate::{
-    config::{Block, Field, Presence},
+    config::{Block, Both, Field, Presence},
     port::serial::{Framing, Line},
     reading::{Kind, Point, PointId, Quality, Why},
 };
@@ -32,49 +33,52 @@ pub const DRIVER: Driver = Driver {
 
 const PORT: Field = Field {
     name: "port",
-    expects: "a path such as \"/dev/serial/by-id/usb-...\"",
+    expects: Both("a path such as \"/dev/serial/by-id/usb-...\"", "un chemin comme \"/dev/serial/by-id/usb-...\""),
     presence: Presence::Required,
     doc: "The RS-485 adapter. Several devices may name the same one; they then share its speed and framing.",
 };
 const SPEED: Field = Field {
     name: "speed",
-    expects: "bits per second such as 9600",
+    expects: Both("bits per second such as 9600", "des bits par seconde, comme 9600"),
     presence: Presence::Default("9600"),
     doc: "As set on the device. Eastron SDM120 leave the factory at 2400, the others at 9600.",
 };
 const FRAMING: Field = Field {
     name: "framing",
-    expects: "\"8N1\", \"8E1\", \"8O1\" or \"8N2\"",
+    expects: Both("\"8N1\", \"8E1\", \"8O1\" or \"8N2\"", "\"8N1\", \"8E1\", \"8O1\" ou \"8N2\""),
     presence: Presence::Default("\"8N1\""),
     doc: "As set on the device. The documents of one family may disagree: if nothing answers, try \"8E1\".",
 };
 const UNIT: Field = Field {
     name: "unit",
-    expects: "a whole number from 1 to 254",
+    expects: Both("a whole number from 1 to 254", "un nombre entier de 1 à 254"),
     presence: Presence::Default("1"),
     doc: "The device's address on the bus. 254 is what SenseAir sensors answer to, whatever their own.",
 };
 const EVERY: Field = Field {
     name: "every",
-    expects: "a duration such as \"10 s\"",
+    expects: Both("a duration such as \"10 s\"", "une durée comme \"10 s\""),
     presence: Presence::Default("\"10 s\""),
     doc: "Pause between two rounds of reading.",
 };
 const TIMEOUT: Field = Field {
     name: "timeout",
-    expects: "a duration such as \"1 s\"",
+    expects: Both("a duration such as \"1 s\"", "une durée comme \"1 s\""),
     presence: Presence::Default("\"1 s\""),
     doc: "How long to wait for an answer.",
 };
 const MODEL: Field = Field {
     name: "model",
-    expects: "\"SDM120\", \"SDM230\", \"SDM630\", \"SDM72\" or \"SDM72-V2\"",
+    expects: Both(
+        "\"SDM120\", \"SDM230\", \"SDM630\", \"SDM72\" or \"SDM72-V2\"",
+        "\"SDM120\", \"SDM230\", \"SDM630\", \"SDM72\" ou \"SDM72-V2\"",
+    ),
     presence: Presence::Optional,
     doc: "A meter whose registers are known here. Without it, list the registers.",
 };
 const REGISTERS: Field = Field {
     name: "register",
-    expects: "one or more [[device.register]] blocks",
+    expects: Both("one or more [[device.register]] blocks", "un ou plusieurs blocs [[device.register]]"),
     presence: Presence::Optional,
     doc: "Registers to read, besides those of the model.",
 };
@@ -82,43 +86,46 @@ const FIELDS: &[Field] = &[PORT, SPEED, FRAMING, UNIT, EVERY, TIMEOUT, MODEL, RE
 
 const TABLE: Field = Field {
     name: "table",
-    expects: "\"input\" or \"holding\"",
+    expects: Both("\"input\" or \"holding\"", "\"input\" ou \"holding\""),
     presence: Presence::Default("\"input\""),
     doc: "Input registers (function 04, often written 3xxxx) or holding registers (function 03, 4xxxx).",
 };
 const ADDRESS: Field = Field {
     name: "address",
-    expects: "a whole number from 0 to 65535",
+    expects: Both("a whole number from 0 to 65535", "un nombre entier de 0 à 65535"),
     presence: Presence::Required,
     doc: "The address as it goes over the wire, from 0: for a register written 30001 it is 0.",
 };
 const TYPE: Field = Field {
     name: "type",
-    expects: "\"u16\", \"i16\", \"u32\", \"i32\", \"u64\", \"i64\", \"f32\" or \"f64\"",
+    expects: Both(
+        "\"u16\", \"i16\", \"u32\", \"i32\", \"u64\", \"i64\", \"f32\" or \"f64\"",
+        "\"u16\", \"i16\", \"u32\", \"i32\", \"u64\", \"i64\", \"f32\" ou \"f64\"",
+    ),
     presence: Presence::Default("\"u16\""),
     doc: "What the registers hold.",
 };
 const WORD_ORDER: Field = Field {
     name: "word_order",
-    expects: "\"big\" or \"little\"",
+    expects: Both("\"big\" or \"little\"", "\"big\" ou \"little\""),
     presence: Presence::Default("\"big\""),
     doc: "Which of several registers comes first: the high one (big) or the low one (little).",
 };
 const MISSING: Field = Field {
     name: "missing",
-    expects: "a whole number such as 0x7FFF",
+    expects: Both("a whole number such as 0x7FFF", "un nombre entier comme 0x7FFF"),
     presence: Presence::Optional,
     doc: "The raw value by which the device says that it has none.",
 };
 const KIND: Field = Field {
     name: "kind",
-    expects: "\"gauge\", \"counter\" or \"state\"",
+    expects: Both("\"gauge\", \"counter\" or \"state\"", "\"gauge\", \"counter\" ou \"state\""),
     presence: Presence::Default("\"gauge\""),
     doc: "A level, an index that only grows, or a state.",
 };
 const INTERVAL: Field = Field {
     name: "interval",
-    expects: "a duration such as \"10 min\"",
+    expects: Both("a duration such as \"10 min\"", "une durée comme \"10 min\""),
     presence: Presence::Optional,
     doc: "How often a reading is expected. The device's `every` stands for it.",
 };
@@ -259,8 +266,13 @@ fn read(block: &Block<'_>, common: Common) -> Option<Device> {
     };
     all.extend(listed?);
     if all.is_empty() || all.len() > MOST_REGISTERS {
-        let message = "a `model`, or one to 256 [[device.register]] blocks, were expected";
-        block.fault(REGISTERS.name, message);
+        block.fault(
+            REGISTERS.name,
+            words!(
+                "a `model`, or one to 256 [[device.register]] blocks, were expected",
+                "attendu : un `model`, ou de 1 à 256 blocs [[device.register]]"
+            ),
+        );
         return None;
     }
     let most = model.map_or(MOST_IN_A_READ, |model| model.most_in_a_read);
@@ -296,7 +308,7 @@ fn of_model(block: &Block<'_>, common: &Common, model: &Model, every: Duration) 
         Ok((point, register))
     };
     let entries: Result<_, crate::reading::NotAPointId> = model.quantities().map(entry).collect();
-    entries.map_err(|wrong| block.fault("name", wrong.to_string())).ok()
+    entries.map_err(|wrong| block.fault("name", wrong)).ok()
 }
 
 /// The `[[device.register]]` blocks; `None` when one of them has a fault.
@@ -311,7 +323,7 @@ fn register(block: &Block<'_>, common: &Common, every: Duration) -> Option<(Poin
     block.only(&[REGISTER]);
     let name: Option<String> = block.get(&NAME);
     let id = name.as_ref().map(|name| common.name.join(name));
-    let id = id.and_then(|id| id.map_err(|wrong| block.fault(NAME.name, wrong.to_string())).ok());
+    let id = id.and_then(|id| id.map_err(|wrong| block.fault(NAME.name, wrong)).ok());
     let table = block.choice(&TABLE, TABLES);
     let address: Option<u16> = block.get(&ADDRESS);
     let holds = block.choice(&TYPE, TYPES);
@@ -326,7 +338,13 @@ fn register(block: &Block<'_>, common: &Common, every: Duration) -> Option<(Poin
     let label: String = block.get(&LABEL).or(name).unwrap_or_default();
     let (address, holds) = (address?, holds?);
     if u32::from(address) + u32::from(holds.width()) > 0x1_0000 {
-        block.fault(ADDRESS.name, format!("`address` is {address}, too high for what the type takes"));
+        block.fault(
+            ADDRESS.name,
+            words!(
+                "`address` is {address}, too high for what the type takes",
+                "`address` vaut {address}, trop haut pour la place que prend le type"
+            ),
+        );
         return None;
     }
     let id = id?;
@@ -533,6 +551,6 @@ mod tests {
         let table = source.parse();
         let block = Block::new(&source, "device", table.span(), table.get_ref());
         assert!(super::super::read_device(&block).is_none());
-        assert!(source.faults()[0].message.contains("a `model`, or"), "{:?}", source.faults());
+        assert!(source.faults()[0].message.english.contains("a `model`, or"), "{:?}", source.faults());
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 
 pub use self::topics::Topics;
 use self::{bus::Bus, ear::Ear, pin::Contact, stream::Stream};
-use super::{Device, Wire};
+use super::{Device, Wire, Words, words};
 use crate::{
     clock::Clock,
     condition::{Board, Code},
@@ -60,7 +60,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Devices that cannot be used beside those before them, by place in the list, each with the reason: a name, a line or
 /// a pin that is taken.
-pub fn conflicts(devices: &[Device]) -> BTreeMap<usize, String> {
+pub fn conflicts(devices: &[Device]) -> BTreeMap<usize, Words> {
     let mut taken = Taken::default();
     devices.iter().enumerate().filter_map(|(place, device)| Some((place, taken.refuses(device)?))).collect()
 }
@@ -77,12 +77,13 @@ struct Taken<'a> {
 
 impl<'a> Taken<'a> {
     /// Why a device cannot be used; otherwise what it needs is taken.
-    fn refuses(&mut self, device: &'a Device) -> Option<String> {
+    fn refuses(&mut self, device: &'a Device) -> Option<Words> {
         if self.names.contains(&device.name) {
-            return Some(format!("another device is called {}", device.name));
+            let name = &device.name;
+            return Some(words!("another device is called {name}", "un autre appareil s'appelle {name}"));
         }
         if let Some((point, owner)) = device.points.iter().find_map(|p| Some((&p.id, self.points.get(&p.id)?))) {
-            return Some(format!("the point {point} belongs to {owner}"));
+            return Some(words!("the point {point} belongs to {owner}", "le point {point} appartient à {owner}"));
         }
         let wire = match &device.wire {
             Wire::Stream { line, .. } => self.refuses_line(device, line, false),
@@ -91,7 +92,7 @@ impl<'a> Taken<'a> {
             }
             Wire::Pin { pin, .. } => {
                 let owner = self.pins.insert(*pin, &device.name);
-                owner.map(|owner| format!("GPIO {pin} is taken by {owner}"))
+                owner.map(|owner| words!("GPIO {pin} is taken by {owner}", "GPIO {pin} sert déjà à {owner}"))
             }
             Wire::Topic { .. } => None,
         };
@@ -103,28 +104,49 @@ impl<'a> Taken<'a> {
     }
 
     /// A unit left at its default twice would show one meter's figures under two names.
-    fn refuses_unit(&mut self, device: &'a Device, line: &'a Line, unit: u8) -> Option<String> {
+    fn refuses_unit(&mut self, device: &'a Device, line: &'a Line, unit: u8) -> Option<Words> {
         let path = line.path.display();
         let owner = *self.units.entry((&line.path, unit)).or_insert(&device.name);
-        (owner != &device.name)
-            .then(|| format!("unit {unit} on {path} is {owner}: each meter needs a `unit` of its own"))
+        (owner != &device.name).then(|| {
+            words!(
+                "unit {unit} on {path} is {owner}: each meter needs a `unit` of its own",
+                "l'unité {unit} sur {path} est {owner} : chaque compteur a besoin d'un `unit` à lui"
+            )
+        })
     }
 
-    fn refuses_line(&mut self, device: &'a Device, line: &'a Line, shares: bool) -> Option<String> {
+    fn refuses_line(&mut self, device: &'a Device, line: &'a Line, shares: bool) -> Option<Words> {
         let path = line.path.display();
         match self.lines.get(&line.path) {
             None => {
                 self.lines.insert(&line.path, (device, line, shares));
                 None
             }
-            Some((first, _, false)) => Some(format!("{path} belongs to {}, which talks by itself", first.name)),
-            Some((first, ..)) if !shares => {
-                Some(format!("{path} is a bus, used by {}; a device that talks by itself needs its own", first.name))
+            Some((first, _, false)) => {
+                let first = &first.name;
+                Some(words!(
+                    "{path} belongs to {first}, which talks by itself",
+                    "{path} appartient à {first}, qui parle de lui-même"
+                ))
             }
-            Some((first, known, _)) if *known != line => Some(format!(
-                "{path} is used by {} at {} {}, not {} {}",
-                first.name, known.speed, known.framing, line.speed, line.framing
-            )),
+            Some((first, ..)) if !shares => {
+                let first = &first.name;
+                Some(words!(
+                    "{path} is a bus, used by {first}; a device that talks by itself needs its own",
+                    "{path} est un bus, employé par {first} ; un appareil qui parle de lui-même a besoin d'un port à lui"
+                ))
+            }
+            Some((first, known, _)) if *known != line => {
+                let (first, theirs, its) = (
+                    &first.name,
+                    format!("{} {}", known.speed, known.framing),
+                    format!("{} {}", line.speed, line.framing),
+                );
+                Some(words!(
+                    "{path} is used by {first} at {theirs}, not {its}",
+                    "{path} est employé par {first} à {theirs}, pas à {its}"
+                ))
+            }
             Some(_) => None,
         }
     }
@@ -138,7 +160,7 @@ pub fn start(devices: Vec<Device>, ground: &Ground) -> Topics {
         match clashes.get(&place) {
             None => works.take(device, ground),
             Some(why) => {
-                ground.board.raise(Code::ConfigurationFault, device.name.as_str(), why);
+                ground.board.raise(Code::ConfigurationFault, device.name.as_str(), why.to_string());
             }
         }
     }

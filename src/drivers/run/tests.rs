@@ -408,7 +408,8 @@ fn lines_names_and_pins_are_taken_once() {
         bus("g", "unit = 2"),
     ];
     let refused = conflicts(&devices);
-    let refused: Vec<_> = refused.iter().map(|(place, why)| (devices[*place].name.as_str(), why.as_str())).collect();
+    let refused: Vec<_> =
+        refused.iter().map(|(place, why)| (devices[*place].name.as_str(), why.english.as_str())).collect();
     assert_eq!(
         refused,
         [

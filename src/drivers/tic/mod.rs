@@ -18,7 +18,7 @@ use self::{
 };
 use super::{Common, Device, Driver, NotACapture, Said, StreamDecoder, Wire};
 use crate::{
-    config::{Block, Field, Presence},
+    config::{Block, Both, Field, Presence},
     port::serial::{Framing, Line},
     reading::{Point, PointId, Quality, Why},
 };
@@ -35,13 +35,13 @@ pub const DRIVER: Driver = Driver {
 
 const PORT: Field = Field {
     name: "port",
-    expects: "a path such as \"/dev/serial/by-id/usb-...\"",
+    expects: Both("a path such as \"/dev/serial/by-id/usb-...\"", "un chemin comme \"/dev/serial/by-id/usb-...\""),
     presence: Presence::Required,
     doc: "The serial adapter. A path under /dev/serial/by-id stays the same whatever is plugged in beside it.",
 };
 const MODE: Field = Field {
     name: "mode",
-    expects: "\"standard\", \"historic\" or \"auto\"",
+    expects: Both("\"standard\", \"historic\" or \"auto\"", "\"standard\", \"historic\" ou \"auto\""),
     presence: Presence::Default("\"standard\""),
     doc: "How the meter talks: standard at 9600 bit/s, historic at 1200. On a recent contract the historic mode sends \
           neither the tariff indexes nor the true subscription: ask the supplier for the standard mode. \"auto\" \
@@ -49,19 +49,19 @@ const MODE: Field = Field {
 };
 const SPEED: Field = Field {
     name: "speed",
-    expects: "bits per second: 1200 or 9600",
+    expects: Both("bits per second: 1200 or 9600", "des bits par seconde : 1200 ou 9600"),
     presence: Presence::Optional,
     doc: "Only when it differs from the mode's own.",
 };
 const FRAMING: Field = Field {
     name: "framing",
-    expects: "\"7E1\" or \"8N1\"",
+    expects: Both("\"7E1\" or \"8N1\"", "\"7E1\" ou \"8N1\""),
     presence: Presence::Default("\"7E1\""),
     doc: "8N1 for a port without parity, as the Pi's mini-UART: the parity is then checked here.",
 };
 const EVERY: Field = Field {
     name: "every",
-    expects: "a duration such as \"10 s\"",
+    expects: Both("a duration such as \"10 s\"", "une durée comme \"10 s\""),
     presence: Presence::Default("\"10 s\""),
     doc: "How often a value is kept. The meter speaks every second or two; alarms are kept at once.",
 };
@@ -97,7 +97,7 @@ fn read(block: &Block<'_>, common: Common) -> Option<Device> {
     let speed = if block.has(SPEED.name) { block.within(&SPEED, 300_u32, 115_200) } else { mode.map(Mode::speed) };
     let (mode, every) = (mode?, every?);
     let line = Line { path: path?, speed: speed?, framing: framing? };
-    let points = points(&common, mode, every).map_err(|wrong| block.fault("name", wrong.to_string())).ok()?;
+    let points = points(&common, mode, every).map_err(|wrong| block.fault("name", wrong)).ok()?;
     let decoder = Box::new(Decoder::new(common.name.clone(), &points));
     let wire = Wire::Stream { line, every, decoder };
     Some(Device { name: common.name, label: common.label, driver: DRIVER.name, points, wire })

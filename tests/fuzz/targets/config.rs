@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use annotate_snippets::Renderer;
 use clocher::{
-    config::{Block, ByteSize, Field, Presence, Source},
+    config::{Block, Both, ByteSize, Field, Language, Presence, Source, Trust},
     drivers::read_device,
 };
 use libfuzzer_sys::fuzz_target;
@@ -15,7 +15,7 @@ const FIELDS: &[Field] =
     &[field("a", Presence::Required), field("b", Presence::Default("\"30 s\"")), field("c", Presence::Optional)];
 
 const fn field(name: &'static str, presence: Presence) -> Field {
-    Field { name, expects: "anything", presence, doc: "" }
+    Field { name, expects: Both("anything", "n'importe quoi"), presence, doc: "" }
 }
 
 fuzz_target!(|bytes: &[u8]| {
@@ -29,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     for fault in source.faults() {
         assert!(source.line_of(&fault) <= text.lines().count() + 1, "a fault beyond the end of the file");
-        let _ = source.render(&fault, &Renderer::plain());
+        let _ = source.render(&fault, &Renderer::plain(), Language::French);
     }
     devices(text);
 });
@@ -52,7 +52,8 @@ fn read(block: &Block<'_>) {
             (block.get::<String>(field), block.get::<bool>(field), block.get::<f64>(field), block.get::<u16>(field));
         let _ = (block.get::<PathBuf>(field), block.get::<SocketAddr>(field), block.get::<Vec<String>>(field));
         let _ = (block.get::<ByteSize>(field), block.get::<Duration>(field), block.get::<Vec<i64>>(field));
-        let _ = (block.within(field, -1.5, 1.5), block.parse::<u8>(field), block.choice(field, &[("x", 1), ("y", 2)]));
+        let _ =
+            (block.within(field, -1.5, 1.5), block.parse::<Trust>(field), block.choice(field, &[("x", 1), ("y", 2)]));
         let _ = block.duration_within(field, Duration::ZERO, Duration::from_secs(60));
     }
 }
