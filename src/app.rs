@@ -29,7 +29,7 @@ use crate::{
     condition::{Board, Code},
     config::{
         self, Commune, Settings, Source, Trust, Words, announce::AnnounceSettings, broker::BrokerSettings,
-        panel::PanelSettings, peers::PeersSettings, words,
+        outcome::Outcome, panel::PanelSettings, peers::PeersSettings, words,
     },
     consent::Consents,
     drivers::{self, Device, Wire},
@@ -60,7 +60,7 @@ const LOOK_AT_CARD: Duration = Duration::from_secs(1);
 /// A card that has not answered for so long is left to systemd's watchdog: only a new start may cure it.
 const GIVE_CARD_UP: Duration = Duration::from_secs(600);
 /// Where the code that claims the box is while nobody has, in the store's directory.
-const CLAIM_FILE: &str = "claim-code";
+pub const CLAIM_FILE: &str = "claim-code";
 /// How often a taken address is tried again.
 const TRY_ADDRESS: Duration = Duration::from_secs(5);
 
@@ -81,11 +81,11 @@ pub enum AppError {
 /// Reads the file; one that cannot be read is a fault like any other, so that the panel still comes up.
 pub fn read_source(config: &Path) -> Source {
     let name = config.display().to_string();
-    match std::fs::read_to_string(config) {
+    match config::text::read(config) {
         Ok(text) => Source::new(name, text),
         Err(wrong) => {
             let source = Source::new(name, String::new());
-            source.fault(0..0, "", words!("the file cannot be read: {wrong}", "le fichier ne se lit pas : {wrong}"));
+            source.fault(0..0, "", wrong);
             source
         }
     }
@@ -191,6 +191,8 @@ pub async fn run(source: &Source) -> Result<Vec<String>, AppError> {
     let settings = read_settings(source);
     let directory = settings.store.directory.clone();
     let gateway = start(settings, &faults_of(source), Instead::default())?;
+    let set_aside = Outcome::beside(Path::new(&source.name)).and_then(|outcome| outcome.set_aside());
+    gateway.board.set(Code::ConfigurationSetAside, "clocher.toml", set_aside);
     tell_where(&gateway, &directory);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     feed_watchdog(&gateway);

@@ -16,10 +16,11 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     app,
-    config::{Language, Source},
+    config::{Both, Language, Source, text, words},
     demo,
     drivers::{self, Driver, Said},
     peers::{self, Format, pull},
+    provision,
     reading::Point,
     signals,
 };
@@ -49,11 +50,11 @@ enum Command {
         config: PathBuf,
     },
     /// Tells every fault of a configuration, with line and caret; exit code 64 when there is one.
-    Check {
-        /// The gateway's file.
-        #[arg(long, value_name = "FILE", default_value = "/etc/clocher/gateway.toml")]
-        config: PathBuf,
-    },
+    Check(Check),
+    /// On the box, at each start: from `clocher.toml` on the card to what the gateway runs and the network.
+    Provision(provision::Places),
+    /// On the box, once the gateway has started: RESULTAT.txt on the card, in French.
+    Report(provision::report::Report),
     /// Shows the whole gateway at work in an invented commune: no hardware, no configuration, no network.
     Demo(demo::Demo),
     /// Lists the drivers, or every option of one.
@@ -67,6 +68,23 @@ enum Command {
     Pull(Pull),
     /// Prints the pull API as an OpenAPI document.
     Openapi,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    /// The file: a gateway's, or `clocher.toml` of a card.
+    #[arg(value_name = "FILE", default_value = "/etc/clocher/gateway.toml")]
+    file: PathBuf,
+    /// The same, for those who write it so.
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
+    /// `fr` or `en`; the environment's without it.
+    #[arg(long, value_name = "LANGUAGE", value_parser = language)]
+    language: Option<Language>,
+}
+
+fn language(tag: &str) -> Result<Language, String> {
+    Language::from_tag(tag).ok_or_else(|| "fr or en".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -139,7 +157,9 @@ pub fn main() -> ExitCode {
     let line = Line::parse();
     let outcome = match line.command {
         Command::Run { config } => run(&config),
-        Command::Check { config } => check(&config),
+        Command::Check(asked) => check(&asked),
+        Command::Provision(places) => prepare(&places),
+        Command::Report(report) => tell(&report),
         Command::Demo(demo) => show(demo),
         Command::Drivers { name } => list(name.as_deref()),
         Command::Replay(replay) => play(&replay),
@@ -175,7 +195,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 fn run(config: &Path) -> anyhow::Result<ExitCode> {
     log("info");
     let source = app::read_source(config);
-    show_faults(&source);
+    show_faults(&source, Language::English);
     let runtime = runtime()?;
     let stubborn = runtime.block_on(app::run(&source))?;
     // A thread that hangs on the card is not waited for.
@@ -183,37 +203,60 @@ fn run(config: &Path) -> anyhow::Result<ExitCode> {
     Ok(if stubborn.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn check(config: &Path) -> anyhow::Result<ExitCode> {
-    let text = match std::fs::read_to_string(config) {
+fn check(asked: &Check) -> anyhow::Result<ExitCode> {
+    let config = asked.config.as_ref().unwrap_or(&asked.file);
+    let language = asked.language.unwrap_or_else(|| Language::of_environment(|name| std::env::var(name).ok()));
+    let text = match text::read(config) {
         Ok(text) => text,
         Err(wrong) => {
-            eprintln!("clocher: {}: {wrong}", config.display());
+            eprintln!("clocher: {}: {}", config.display(), wrong.to(language));
             return Ok(ExitCode::from(NO_INPUT));
         }
     };
     let source = Source::new(config.display().to_string(), text);
     let settings = app::read_settings(&source);
-    if show_faults(&source) > 0 {
+    source.tell_missing();
+    if show_faults(&source, language) > 0 {
         return Ok(ExitCode::from(FAULTY));
     }
     let points: usize = settings.devices.iter().map(|device| device.points.len()).sum();
     let devices = settings.devices.len();
     let (file, commune) = (config.display(), &settings.commune.name);
-    let _ = writeln!(std::io::stdout(), "{file}: sound. {commune}, {devices} devices, {points} points.");
+    let sound = words!(
+        "{file}: sound. {commune}, {devices} devices, {points} points.",
+        "{file} : en ordre. {commune}, appareils : {devices}, points : {points}."
+    );
+    let _ = writeln!(std::io::stdout(), "{}", sound.to(language));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Never stops the start of the box: what could not be done is told, and the rest goes on.
+fn prepare(places: &provision::Places) -> anyhow::Result<ExitCode> {
+    for wrong in provision::run(places) {
+        eprintln!("clocher provision: {wrong}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Nor does this.
+fn tell(report: &provision::report::Report) -> anyhow::Result<ExitCode> {
+    if let Err(wrong) = provision::report::run(report) {
+        eprintln!("clocher report: {wrong}");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Prints every fault and their number to standard error; gives the number.
-fn show_faults(source: &Source) -> usize {
+fn show_faults(source: &Source, language: Language) -> usize {
     let renderer = if std::io::stderr().is_terminal() { Renderer::styled() } else { Renderer::plain() };
     let faults = source.faults();
     for fault in &faults {
-        eprintln!("{}\n", source.render(fault, &renderer, Language::English));
+        eprintln!("{}\n", source.render(fault, &renderer, language));
     }
     match faults.len() {
         0 => {}
-        1 => eprintln!("1 fault in {}", source.name),
-        many => eprintln!("{many} faults in {}", source.name),
+        1 => eprintln!("1 {} {}", Both("fault in", "erreur dans").to(language), source.name),
+        many => eprintln!("{many} {} {}", Both("faults in", "erreurs dans").to(language), source.name),
     }
     faults.len()
 }

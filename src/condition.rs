@@ -53,6 +53,8 @@ macro_rules! codes {
 codes! {
     /// A block of the configuration is wrong; the device or setting it describes is out of use.
     ConfigurationFault = "configuration-fault", Warning;
+    /// The file on the card is faulty or away; an earlier one runs.
+    ConfigurationSetAside = "configuration-set-aside", Warning;
     /// A serial adapter, or another wire, is not there.
     PortUnplugged = "port-unplugged", Warning;
     /// A device has not answered, or sent, for too long.

@@ -49,3 +49,4 @@ pub mod watch;
 pub mod app;
 pub mod cli;
 pub mod demo;
+pub mod provision;

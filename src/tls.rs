@@ -36,10 +36,13 @@ use sha2::{Digest, Sha256};
 use tracing::{debug, info, warn};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::clock::Clock;
+use crate::{clock::Clock, config::peers::Pem};
 
 /// The gateway's own certificate and key, in one file so that they are always of one pair.
 const OWN_FILE: &str = "own.pem";
+/// Where an authority is that is in no file, for messages.
+const IN_CONFIGURATION: &str = "`authority`";
+const CERTIFICATE: &str = "certificate";
 
 /// A certificate or key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -121,8 +124,7 @@ impl Identity {
 
     /// SHA-256 of the certificate in hexadecimal pairs joined by colons, as browsers show it.
     pub fn fingerprint(&self) -> String {
-        let pairs = Sha256::digest(self.certificate()).iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>();
-        pairs.join(":")
+        fingerprint(self.certificate())
     }
 
     /// Certificate and key must be of one pair.
@@ -252,7 +254,7 @@ pub fn server(own: &OwnCertificate) -> Result<Arc<ServerConfig>, TlsError> {
 /// Names the file and what is wrong with it.
 pub fn server_mutual(
     identity: &Identity,
-    authority: &Path,
+    authority: &Pem,
     revoked: Option<&Path>,
     clock: &Clock,
 ) -> Result<Arc<ServerConfig>, TlsError> {
@@ -271,7 +273,7 @@ pub fn server_mutual(
 /// # Errors
 /// Names the file and what is wrong with it.
 pub fn client(identity: Option<&Identity>, authority: &Path) -> Result<Arc<ClientConfig>, TlsError> {
-    let roots = roots(authority)?;
+    let roots = roots(certificates(authority)?, authority)?;
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(TlsError::refused)?
@@ -296,6 +298,11 @@ pub fn names(certificate: &[u8]) -> Vec<String> {
     common.chain(dns).collect()
 }
 
+/// SHA-256 of a certificate in hexadecimal pairs joined by colons, as browsers show it.
+pub fn fingerprint(certificate: &[u8]) -> String {
+    Sha256::digest(certificate).iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
@@ -305,7 +312,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    sections(path, "certificate")
+    sections(path, CERTIFICATE)
 }
 
 fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
@@ -314,8 +321,11 @@ fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>
 
 /// Every section of one kind in a PEM file; there must be one.
 fn sections<T: PemObject>(path: &Path, what: &str) -> Result<Vec<T>, TlsError> {
-    let text = read(path)?;
-    let found = T::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    found(&read(path)?, path, what)
+}
+
+fn found<T: PemObject>(text: &[u8], path: &Path, what: &str) -> Result<Vec<T>, TlsError> {
+    let found = T::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
     let found = found.map_err(|wrong| TlsError::content(path, pem_fault(what, &wrong)))?;
     if found.is_empty() {
         return Err(TlsError::content(path, format!("holds no {what} in PEM form")));
@@ -334,9 +344,23 @@ fn pem_fault(what: &str, wrong: &pem::Error) -> String {
     }
 }
 
-fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+/// Whether a text holds certificates of authorities in PEM form, and nothing else.
+pub fn is_authority(text: &str) -> bool {
+    let path = Path::new(IN_CONFIGURATION);
+    found(text.as_bytes(), path, CERTIFICATE).is_ok_and(|certificates| roots(certificates, path).is_ok())
+}
+
+fn roots_of(authority: &Pem) -> Result<RootCertStore, TlsError> {
+    let in_configuration = Path::new(IN_CONFIGURATION);
+    match authority {
+        Pem::File(path) => roots(certificates(path)?, path),
+        Pem::Text(text) => roots(found(text.as_bytes(), in_configuration, CERTIFICATE)?, in_configuration),
+    }
+}
+
+fn roots(certificates: Vec<CertificateDer<'static>>, path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in certificates {
         roots.add(certificate).map_err(|wrong| TlsError::content(path, format!("not an authority: {wrong}")))?;
     }
     Ok(roots)
@@ -361,9 +385,9 @@ struct FairToClocks {
 }
 
 impl FairToClocks {
-    fn new(authority: &Path, revoked: Option<&Path>, clock: &Clock) -> Result<Self, TlsError> {
+    fn new(authority: &Pem, revoked: Option<&Path>, clock: &Clock) -> Result<Self, TlsError> {
         let lists = revoked.map(revocations).transpose()?.unwrap_or_default();
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authority)?), provider())
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots_of(authority)?), provider())
             .with_crls(lists)
             .allow_unknown_revocation_status()
             .build()
@@ -607,7 +631,7 @@ mod tests {
         fs::write(&ca, authority.certificate()).expect("written");
         fs::write(&crl, revoked.unwrap_or_default()).expect("written");
         let clock = Clock::new(1, HeldTime::at(unix_ms, source), []);
-        let verifier = FairToClocks::new(&ca, revoked.map(|_| crl.as_path()), &clock).expect("built");
+        let verifier = FairToClocks::new(&ca.into(), revoked.map(|_| crl.as_path()), &clock).expect("built");
         let now = OurTime(clock).current_time().expect("a time");
         verifier.verify_client_cert(certificate, &[], now).is_ok()
     }
@@ -662,8 +686,9 @@ mod tests {
         fs::write(&authority, Authority::new("Agglo").expect("made").certificate()).expect("written");
         let clock = Clock::new(1, HeldTime::at(0, Source::Unknown), []);
         let own = own(directory.path());
-        let refused = server_mutual(&own.identity, &authority, Some(&authority), &clock).expect_err("not a list");
+        let refused =
+            server_mutual(&own.identity, &authority.clone().into(), Some(&authority), &clock).expect_err("not a list");
         assert!(refused.to_string().ends_with("ca.pem: holds no revocation list in PEM form"), "{refused}");
-        server_mutual(&own.identity, &authority, None, &clock).expect("a configuration");
+        server_mutual(&own.identity, &authority.into(), None, &clock).expect("a configuration");
     }
 }

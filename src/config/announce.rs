@@ -297,7 +297,7 @@ fn output(block: &Block<'_>) -> Option<Output> {
 
 fn voice(block: &Block<'_>) -> Option<(VoiceChoice, Option<PathBuf>)> {
     let chosen = block.choice(&VOICE, &[("auto", 0), ("piper", 1), ("pico2wave", 2), ("espeak-ng", 3)])?;
-    let model: Option<PathBuf> = block.get(&VOICE_MODEL);
+    let model = block.file(&VOICE_MODEL);
     if block.has(VOICE_MODEL.name) && model.is_none() {
         return None;
     }

@@ -284,7 +284,7 @@ fn password(block: &Block<'_>, given: &Field, file: &Field) -> Option<Password> 
             );
             None
         }
-        (false, true) => block.get(file).map(Password::File),
+        (false, true) => block.file(file).map(Password::File),
         (true, false) => {
             let text: String = block.get(given)?;
             let long_enough = text.chars().count() >= SHORTEST_PASSWORD;

@@ -4,7 +4,14 @@
 //! records a [`Fault`], so one run finds them all. The same list of [`Field`]s is the manual.
 
 use std::{
-    cell::RefCell, collections::BTreeMap, fmt, net::SocketAddr, ops::Range, path::PathBuf, str::FromStr, time::Duration,
+    cell::RefCell,
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    ops::Range,
+    path::{Component, Path, PathBuf},
+    str::FromStr,
+    time::Duration,
 };
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
@@ -60,6 +67,17 @@ pub struct Fault {
     pub message: Words,
 }
 
+/// A file that a configuration names without a full path: it stands in the same folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// As it is written.
+    pub path: PathBuf,
+    /// Where it is written.
+    pub span: Range<usize>,
+    /// The block it is written in.
+    pub place: String,
+}
+
 /// A file's text and the faults found in it so far.
 #[derive(Debug)]
 pub struct Source {
@@ -67,6 +85,9 @@ pub struct Source {
     pub name: String,
     /// Its text.
     pub text: String,
+    /// Where the files stand that it names without a full path.
+    folder: PathBuf,
+    named: RefCell<Vec<Named>>,
     faults: RefCell<Vec<Fault>>,
     /// Lines that do not parse, and what follows a header that does not: where they belong is not known.
     unsure: RefCell<Vec<Range<usize>>>,
@@ -75,7 +96,26 @@ pub struct Source {
 impl Source {
     /// A text to be read.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { name: name.into(), text: text.into(), faults: RefCell::default(), unsure: RefCell::default() }
+        let name = name.into();
+        let folder = Path::new(&name).parent().map(Path::to_owned).unwrap_or_default();
+        Self {
+            name,
+            text: text.into(),
+            folder,
+            named: RefCell::default(),
+            faults: RefCell::default(),
+            unsure: RefCell::default(),
+        }
+    }
+
+    /// A text whose file is shown by a short name and stands in a folder.
+    pub fn within(folder: &Path, name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { folder: folder.to_owned(), ..Self::new(name, text) }
+    }
+
+    /// The files beside this one that were named so far.
+    pub fn named(&self) -> Vec<Named> {
+        self.named.borrow().clone()
     }
 
     /// Records a fault. One that may only follow from a syntax error is left for the next run.
@@ -116,6 +156,37 @@ impl Source {
         let text = secret::masked(&self.text, secret::Where::Anywhere);
         let snippet = Snippet::source(text.as_ref()).path(&self.name).annotation(AnnotationKind::Primary.span(span));
         renderer.render(&[Level::ERROR.with_name(level).primary_title(&title).element(snippet)])
+    }
+
+    /// The line of a fault, without its secrets, and a caret under what is wrong.
+    pub fn pointed_at(&self, fault: &Fault) -> String {
+        let text = secret::masked(&self.text, secret::Where::Anywhere);
+        let at = fault.span.start.min(text.len());
+        let (Some(before), Some(after)) = (text.get(..at), text.get(at..)) else { return String::new() };
+        let start = before.rsplit('\n').next().unwrap_or_default();
+        let line = format!("{start}{}", after.lines().next().unwrap_or_default());
+        let marked = text.get(at..fault.span.end.min(text.len())).unwrap_or_default();
+        let wide = marked.lines().next().unwrap_or_default().chars().count().max(1);
+        let indent: String = start.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        if line.trim().is_empty() {
+            String::new()
+        } else {
+            format!("{}\n{indent}{}", line.trim_end(), "^".repeat(wide))
+        }
+    }
+
+    /// Records a fault for each file named without a full path that is not in the folder.
+    pub fn tell_missing(&self) {
+        for Named { path, span, place } in self.named() {
+            if !self.folder.join(&path).is_file() {
+                let path = path.display();
+                let message = words!(
+                    "\"{path}\" is not in the folder of this file",
+                    "\"{path}\" n'est pas dans le même dossier que ce fichier"
+                );
+                self.fault(span, place, message);
+            }
+        }
     }
 
     /// The top table; what cannot be parsed is a fault, the rest is still read.
@@ -213,6 +284,39 @@ impl<'a> Block<'a> {
     pub fn parse<T: FromStr<Err: Into<Words>>>(&self, field: &Field) -> Option<T> {
         let text: String = self.get(field)?;
         text.parse().map_err(|wrong| self.wrong(field, wrong)).ok()
+    }
+
+    /// The same of a field that may be absent. The outer `None` is a fault, already told.
+    pub fn parse_if_there<T: FromStr<Err: Into<Words>>>(&self, field: &Field) -> Option<Option<T>> {
+        if self.has(field.name) { self.parse(field).map(Some) } else { Some(None) }
+    }
+
+    /// A file: without a full path, one in the folder of the configuration, which moves with it.
+    pub fn file(&self, field: &Field) -> Option<PathBuf> {
+        let path: PathBuf = self.get(field)?;
+        if path.is_absolute() || !self.has(field.name) {
+            return Some(path);
+        }
+        let mut parts = path.components();
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+            self.unexpected(field, words!("is {path:?}", "vaut {path:?}"));
+            return None;
+        }
+        let (span, place) = (self.table.get(field.name)?.span(), self.place.clone());
+        let resolved = self.source.folder.join(&path);
+        self.source.named.borrow_mut().push(Named { path, span, place });
+        Some(resolved)
+    }
+
+    /// The only table under a key; a second one is a fault.
+    pub fn one(&self, name: &str) -> Option<Block<'a>> {
+        let mut blocks = self.blocks(name).into_iter();
+        let first = blocks.next();
+        for extra in blocks {
+            let message = words!("[{name}] may be written only once", "[{name}] ne s'écrit qu'une fois");
+            self.source.fault(extra.span, name, message);
+        }
+        first
     }
 
     /// One of a few words.

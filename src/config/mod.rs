@@ -5,9 +5,13 @@ pub mod broker;
 pub mod filter;
 pub mod gpio;
 pub mod load;
+pub mod network;
+pub mod outcome;
 pub mod panel;
 pub mod peers;
 pub mod secret;
+pub mod ssh;
+pub mod text;
 pub mod watch;
 pub mod words;
 
@@ -21,7 +25,7 @@ use std::{
 use jiff::tz::TimeZone;
 use toml::de::DeTable;
 
-pub use load::{Block, ByteSize, Fault, Field, Presence, Source, Value, nearest};
+pub use load::{Block, ByteSize, Fault, Field, Named, Presence, Source, Value, nearest};
 pub(crate) use words::words;
 pub use words::{Both, Language, Words};
 
@@ -48,6 +52,10 @@ pub struct Settings<D> {
     pub gpio: Choice,
     /// When readings become conditions.
     pub watch: watch::WatchSettings,
+    /// How the box reaches the world, for provisioning.
+    pub network: network::NetworkSettings,
+    /// Who may open a session, for provisioning.
+    pub ssh: Vec<ssh::Key>,
     /// The devices.
     pub devices: Vec<D>,
     /// Where each device is in the file, in the same order.
@@ -114,6 +122,8 @@ const TOP: &[Field] = &[
     section("broker", "The MQTT broker of the building. None runs without this block."),
     section("announce", "The village loudspeakers. None are driven without this block."),
     section("watch", "When readings become conditions."),
+    section("network", "How the box reaches the world. Read by provisioning, from the card of the box."),
+    section("ssh", "Who may open a session. Read by provisioning, from the card of the box."),
     section("device", "One sensor or meter; `clocher drivers` lists what each driver takes."),
 ];
 
@@ -190,7 +200,9 @@ pub fn manual() -> Vec<(&'static str, &'static [Field])> {
     blocks.extend([("panel", panel::FIELDS), ("peers", peers::FIELDS), ("peers.peer", peers::PEER_FIELDS)]);
     blocks.extend([("broker", broker::FIELDS), ("broker.account", broker::ACCOUNT_FIELDS)]);
     blocks.extend([("announce", announce::FIELDS), ("announce.zone", announce::ZONE_FIELDS)]);
-    blocks.push(("watch", watch::FIELDS));
+    blocks.extend([("watch", watch::FIELDS), ("network", network::FIELDS), ("ssh", ssh::FIELDS)]);
+    blocks.extend([("network.ethernet", network::ETHERNET_FIELDS), ("network.wifi", network::WIFI_FIELDS)]);
+    blocks.push(("network.mobile", network::MOBILE_FIELDS));
     blocks
 }
 
@@ -199,7 +211,7 @@ pub fn read<D>(source: &Source, device: impl Fn(&Block<'_>) -> Option<D>) -> Set
     let table = source.parse();
     let top = Block::new(source, "", 0..0, table.get_ref());
     top.only(&[TOP]);
-    let one = |name: &str| only_one(source, &top, name);
+    let one = |name: &str| top.one(name);
     let empty = DeTable::new();
     let absent = |name: &str| Block::new(source, name, 0..0, &empty);
     let commune = read_commune(&one("commune").unwrap_or_else(|| absent("commune")));
@@ -215,6 +227,8 @@ pub fn read<D>(source: &Source, device: impl Fn(&Block<'_>) -> Option<D>) -> Set
         announce: one("announce").as_ref().and_then(announce::read),
         gpio: gpio::read(one("gpio").as_ref()),
         watch: watch::read(one("watch").as_ref(), commune.time_zone.clone()),
+        network: network::read(one("network").as_ref()),
+        ssh: ssh::read(one("ssh").as_ref()),
         devices,
         places,
         commune,
@@ -249,15 +263,6 @@ fn addresses_differ(top: &Block<'_>) {
             }
         }
     }
-}
-
-fn only_one<'a>(source: &Source, top: &Block<'a>, name: &str) -> Option<Block<'a>> {
-    let mut blocks = top.blocks(name).into_iter();
-    let first = blocks.next();
-    for extra in blocks {
-        source.fault(extra.span, name, words!("[{name}] may be written only once", "[{name}] ne s'écrit qu'une fois"));
-    }
-    first
 }
 
 fn read_commune(block: &Block<'_>) -> Commune {

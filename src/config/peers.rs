@@ -3,7 +3,18 @@
 use std::{collections::BTreeSet, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use super::{Block, Both, ByteSize, Field, Presence, words};
-use crate::reading::Sharing;
+use crate::{reading::Sharing, tls};
+
+const AUTHORITY: Field = Field {
+    name: "authority",
+    expects: Both(
+        "a PEM certificate between triple quotes, or the path of a PEM file",
+        "un certificat PEM entre triples guillemets, ou le chemin d'un fichier PEM",
+    ),
+    presence: Presence::Required,
+    doc: "The certificate of the authority that issued the central servers' certificates, as text or in a file. \
+          No other is let in.",
+};
 
 /// The keys of `[peers]`.
 pub const FIELDS: &[Field] = &[
@@ -25,12 +36,7 @@ pub const FIELDS: &[Field] = &[
         presence: Presence::Optional,
         doc: "The key of `certificate`, readable by the gateway alone.",
     },
-    Field {
-        name: "authority",
-        expects: Both("the path of a PEM file", "le chemin d'un fichier PEM"),
-        presence: Presence::Required,
-        doc: "The certificate of the authority that issued the central servers' certificates. No other is let in.",
-    },
+    AUTHORITY,
     Field {
         name: "revoked",
         expects: Both("the path of a PEM file", "le chemin d'un fichier PEM"),
@@ -106,6 +112,21 @@ const BUDGETS: RangeInclusive<u64> = 10_000_000..=1_000_000_000_000;
 const CLASSES: &[(&str, Sharing)] =
     &[("public", Sharing::Public), ("internal", Sharing::Internal), ("personal", Sharing::Personal)];
 
+/// Certificates in PEM form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pem {
+    /// In a file of their own.
+    File(PathBuf),
+    /// In the configuration itself, and sound.
+    Text(String),
+}
+
+impl From<PathBuf> for Pem {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
+}
+
 /// `[peers]`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeersSettings {
@@ -114,7 +135,7 @@ pub struct PeersSettings {
     /// Certificate and key files; `None` for the gateway's own certificate.
     pub identity: Option<(PathBuf, PathBuf)>,
     /// The authority's certificate.
-    pub authority: PathBuf,
+    pub authority: Pem,
     /// Its list of revoked certificates.
     pub revoked: Option<PathBuf>,
     /// The largest page, before compression, in bytes.
@@ -151,18 +172,18 @@ impl PeersSettings {
     /// Reads the block; `None` when a fault leaves nothing to start with. A faulty peer is left out, the others serve.
     pub fn read(block: &Block<'_>) -> Option<Self> {
         block.only(&[FIELDS]);
-        let [listen, certificate, key, authority, revoked, page_bytes, absent_after, budget, _] = FIELDS else {
+        let [listen, certificate, key, _, revoked, page_bytes, absent_after, budget, _] = FIELDS else {
             return None;
         };
         let peers = read_peers(block);
-        let identity = match (block.get(certificate), block.get(key)) {
+        let identity = match (block.file(certificate), block.file(key)) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             (Some(_), None) => return lone(block, "certificate", "key"),
             (None, Some(_)) => return lone(block, "key", "certificate"),
         };
-        let (listen, authority) = (block.get(listen), block.get(authority));
-        let (revoked, page_bytes) = (block.get(revoked), size_within(block, page_bytes, PAGES));
+        let (listen, authority) = (block.get(listen), authority(block));
+        let (revoked, page_bytes) = (block.file(revoked), size_within(block, page_bytes, PAGES));
         let monthly_budget = size_within(block, budget, BUDGETS);
         if block.has(budget.name) && monthly_budget.is_none() {
             return None;
@@ -180,6 +201,19 @@ impl PeersSettings {
             peers,
         })
     }
+}
+
+/// A text that is no certificate is told; a file is judged by whoever opens it.
+fn authority(block: &Block<'_>) -> Option<Pem> {
+    if !block.text(AUTHORITY.name).is_some_and(|text| text.contains("-----BEGIN")) {
+        return block.file(&AUTHORITY).map(Pem::File);
+    }
+    let text: String = block.get(&AUTHORITY)?;
+    if !tls::is_authority(&text) {
+        block.unexpected(&AUTHORITY, Both("is no certificate that can be read", "n'est pas un certificat lisible"));
+        return None;
+    }
+    Some(Pem::Text(text))
 }
 
 fn lone(block: &Block<'_>, there: &str, missing: &str) -> Option<PeersSettings> {

@@ -30,7 +30,7 @@ const LAYERS: &[Layer] = &[
         modules: &["announce", "broker", "buffer", "drivers", "panel", "peers", "watch"],
     },
     Layer { name: "app", fellows: false, modules: &["app"] },
-    Layer { name: "top", fellows: true, modules: &["cli", "demo", "main"] },
+    Layer { name: "top", fellows: true, modules: &["cli", "demo", "main", "provision"] },
 ];
 
 /// Packages with one home: nothing else names them, so that they can be replaced.

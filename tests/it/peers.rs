@@ -296,7 +296,7 @@ impl Gateway {
         let settings = PeersSettings {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             identity: Some(identity.clone()),
-            authority: ca.clone(),
+            authority: ca.clone().into(),
             revoked: None,
             page_bytes,
             absent_after: Duration::from_secs(86_400),
@@ -309,7 +309,7 @@ impl Gateway {
             ],
         };
         let identity = Identity::load(&identity.0, &identity.1).expect("an identity");
-        let tls = tls::server_mutual(&identity, &ca, None, &clock).expect("a configuration");
+        let tls = tls::server_mutual(&identity, &ca.clone().into(), None, &clock).expect("a configuration");
         let listener = TcpListener::bind(settings.listen).expect("bound");
         let address = listener.local_addr().expect("an address");
         clocher::peers::start(settings, listener, tls, ground);

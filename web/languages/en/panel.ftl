@@ -261,6 +261,8 @@ unit-stopped = stopped
 
 condition-configuration-fault-title = A setting is wrongly written
 condition-configuration-fault-todo = This setting is not used, the rest works. Show the particulars to the technician.
+condition-configuration-set-aside-title = The file on the card is not used
+condition-configuration-set-aside-todo = The box runs on its last sound settings. RESULTAT.txt, on the card, tells the technician what to correct in clocher.toml.
 condition-port-unplugged-title = A device is unplugged
 condition-port-unplugged-todo = Check the USB plug or the cable. Once it is back, everything resumes by itself.
 condition-device-silent-title = A device no longer answers

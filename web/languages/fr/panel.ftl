@@ -265,6 +265,8 @@ unit-stopped = arrêté
 
 condition-configuration-fault-title = Un réglage est mal écrit
 condition-configuration-fault-todo = Ce réglage n'est pas utilisé, le reste marche. Montrez les précisions au technicien.
+condition-configuration-set-aside-title = Le fichier de la carte n'est pas utilisé
+condition-configuration-set-aside-todo = Le boîtier marche avec ses derniers réglages valables. RESULTAT.txt, sur la carte, dit au technicien quoi corriger dans clocher.toml.
 condition-port-unplugged-title = Un appareil est débranché
 condition-port-unplugged-todo = Vérifiez la prise USB ou le câble. Dès qu'il est rebranché, tout reprend seul.
 condition-device-silent-title = Un appareil ne répond plus
