@@ -9,7 +9,7 @@ use std::{
     io::{self, IsTerminal, Write},
     net::{SocketAddr, TcpListener},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -61,6 +61,8 @@ const LOOK_AT_CARD: Duration = Duration::from_secs(1);
 const GIVE_CARD_UP: Duration = Duration::from_secs(600);
 /// Where the code that claims the box is while nobody has, in the store's directory.
 pub const CLAIM_FILE: &str = "claim-code";
+/// How often it is looked whether somebody has claimed the box.
+const LOOK_AT_CLAIM: Duration = Duration::from_secs(5);
 /// How often a taken address is tried again.
 const TRY_ADDRESS: Duration = Duration::from_secs(5);
 
@@ -246,10 +248,30 @@ fn tell_where(gateway: &Gateway, directory: &Path) {
     }
     let path = directory.join(CLAIM_FILE);
     match (leave_code(&path, code.as_deref()), code) {
-        (Ok(()), Some(_)) => info!(file = %path.display(), "Nobody has claimed this box yet; the code is in a file"),
+        (Ok(()), Some(_)) => {
+            info!(file = %path.display(), "Nobody has claimed this box yet; the code is in a file");
+            forget_code_once_claimed(gateway, path);
+        }
         (Ok(()), None) => {}
         (Err(wrong), _) => warn!(file = %path.display(), %wrong, "The file of the claim code was not kept"),
     }
+}
+
+/// Takes the file of the code away once somebody has claimed the box.
+fn forget_code_once_claimed(gateway: &Gateway, path: PathBuf) {
+    let (keep, stop) = (Arc::clone(&gateway.keep), gateway.supervisor.stop_of(Stage::Panel));
+    tokio::spawn(async move {
+        while stop.run_until_cancelled(tokio::time::sleep(LOOK_AT_CLAIM)).await.is_some() {
+            let keep = Arc::clone(&keep);
+            let code = tokio::task::spawn_blocking(move || panel::claim_code(keep.as_ref())).await;
+            if matches!(code, Ok(Ok(None))) {
+                if let Err(wrong) = leave_code(&path, None) {
+                    warn!(file = %path.display(), %wrong, "The file of the claim code stays");
+                }
+                return;
+            }
+        }
+    });
 }
 
 /// Leaves the code in a file closed to others; without a code, no file.

@@ -16,6 +16,7 @@ mod panel;
 mod peers;
 mod ports;
 mod process;
+mod provision;
 mod room;
 mod run;
 mod village;

@@ -19,7 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The `clocher` this test run was built with.
 pub(crate) fn clocher() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_clocher"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clocher"));
+    command.env("LC_ALL", "C");
+    command
 }
 
 /// Runs it to its end.

@@ -5,7 +5,11 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use annotate_snippets::Renderer;
 use clocher::{
-    config::{Block, Both, ByteSize, Field, Language, Presence, Source, Trust},
+    config::{
+        Block, Both, ByteSize, Field, Language, Presence, Source, Trust, network,
+        secret::{Where, masked},
+        ssh, text,
+    },
     drivers::read_device,
 };
 use libfuzzer_sys::fuzz_target;
@@ -19,7 +23,8 @@ const fn field(name: &'static str, presence: Presence) -> Field {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let text = &text::decode(bytes);
+    assert_eq!(masked(text, Where::Anywhere).len(), text.len(), "a mask that moves what it covers");
     let source = Source::new("clocher.toml", text);
     let table = source.parse();
     let top = Block::new(&source, "", table.span(), table.get_ref());
@@ -29,10 +34,28 @@ fuzz_target!(|bytes: &[u8]| {
     }
     for fault in source.faults() {
         assert!(source.line_of(&fault) <= text.lines().count() + 1, "a fault beyond the end of the file");
+        let _ = source.pointed_at(&fault);
         let _ = source.render(&fault, &Renderer::plain(), Language::French);
     }
     devices(text);
+    links(text);
 });
+
+/// A link, or a key, that a file asks for and does not get is told.
+fn links(text: &str) {
+    let source = Source::new("clocher.toml", text);
+    let table = source.parse();
+    let top = Block::new(&source, "", table.span(), table.get_ref());
+    if let Some(block) = top.one("network") {
+        let read = network::read(Some(&block));
+        let asked = ["ethernet", "wifi", "mobile"].into_iter().filter(|name| block.has(name)).count();
+        let got = [read.ethernet.is_some(), read.wifi.is_some(), read.mobile.is_some()];
+        assert!(got.into_iter().filter(|got| *got).count() == asked || !source.faults().is_empty());
+    }
+    if let Some(block) = top.one("ssh") {
+        assert!(!ssh::read(Some(&block)).is_empty() || block.has("keys") || !source.faults().is_empty());
+    }
+}
 
 /// A device is either there or told why not.
 fn devices(text: &str) {
