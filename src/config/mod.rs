@@ -369,6 +369,7 @@ mod tests {
                     assert!(toml::de::DeValue::parse(text).is_ok(), "{block}.{}: {text}", field.name);
                 }
                 assert!(!field.doc.is_empty() && !field.expects.0.is_empty(), "{block}.{} has no manual", field.name);
+                assert_ne!(field.expects.0, field.expects.1, "{block}.{} is not told in French", field.name);
             }
         }
     }

@@ -15,15 +15,15 @@ pub enum Where {
     Network,
 }
 
-/// The same text, byte for byte as long, its secrets made unreadable: a digit becomes 0, anything else a letter, so
-/// that what was sound stays so.
+/// The same text, byte for byte as long, its secrets made unreadable. For the gateway a digit becomes 0 and anything else a
+/// letter, so that what was sound stays so; for whoever reads the lines, a star each.
 pub fn masked(text: &str, place: Where) -> Cow<'_, str> {
     let mut bytes = Cow::Borrowed(text.as_bytes());
     let mut from = 0;
     while let Some((start, end)) = next_value(text, from) {
         if place == Where::Anywhere || in_network(text, start) {
             for byte in &mut bytes.to_mut()[start..end] {
-                *byte = mask(*byte);
+                *byte = mask(*byte, place);
             }
         }
         from = end;
@@ -34,11 +34,12 @@ pub fn masked(text: &str, place: Where) -> Cow<'_, str> {
     }
 }
 
-fn mask(byte: u8) -> u8 {
-    match byte {
-        b'\n' | b'\r' => byte,
-        b'0'..=b'9' => b'0',
-        _ => b'a',
+fn mask(byte: u8, place: Where) -> u8 {
+    match (byte, place) {
+        (b'\n' | b'\r', _) => byte,
+        (_, Where::Anywhere) => b'*',
+        (b'0'..=b'9', Where::Network) => b'0',
+        (_, Where::Network) => b'a',
     }
 }
 
@@ -106,15 +107,15 @@ mod tests {
     #[test]
     fn secrets_are_masked_wherever_and_however_they_are_written_and_nothing_else_is() {
         for (text, shown) in [
-            ("password = \"Été 1984\"\npin = 17\n", "password = \"aaaaaa0000\"\npin = 17\n"),
-            ("password='a\"b' # c", "password='aaa' # c"),
-            ("password = \"a\\\"b\", x = 1", "password = \"aaaa\", x = 1"),
-            ("password = \"cut short\nssid = \"x\"\n", "password = \"aaaaaaaaa\nssid = \"x\"\n"),
-            ("password = secret word\n", "password = aaaaaaaaaaa\n"),
-            ("password = \"\"\"\nab\ncd\"\"\"\nx = 1", "password = \"\"\"\naa\naa\"\"\"\nx = 1"),
-            ("wifi = { ssid = \"a\", password = \"b1\" }", "wifi = { ssid = \"a\", password = \"a0\" }"),
-            ("network.mobile.sim_pin = \"1234\"", "network.mobile.sim_pin = \"0000\""),
-            ("\"password\" = \"x\"", "\"password\" = \"a\""),
+            ("password = \"Été 1984\"\npin = 17\n", "password = \"**********\"\npin = 17\n"),
+            ("password='a\"b' # c", "password='***' # c"),
+            ("password = \"a\\\"b\", x = 1", "password = \"****\", x = 1"),
+            ("password = \"cut short\nssid = \"x\"\n", "password = \"*********\nssid = \"x\"\n"),
+            ("password = secret word\n", "password = ***********\n"),
+            ("password = \"\"\"\nab\ncd\"\"\"\nx = 1", "password = \"\"\"\n**\n**\"\"\"\nx = 1"),
+            ("wifi = { ssid = \"a\", password = \"b1\" }", "wifi = { ssid = \"a\", password = \"**\" }"),
+            ("network.mobile.sim_pin = \"1234\"", "network.mobile.sim_pin = \"****\""),
+            ("\"password\" = \"x\"", "\"password\" = \"*\""),
             ("password_file = \"/etc/x\"", "password_file = \"/etc/x\""),
             ("# the password of the box", "# the password of the box"),
             ("password = ", "password = "),

@@ -406,6 +406,7 @@ mod tests {
         let of_drivers = DRIVERS.iter().map(|driver| driver.fields);
         for field in of_drivers.chain(NESTED.iter().map(|(_, _, fields)| *fields)).chain([COMMON]).flatten() {
             assert!(!field.doc.is_empty() && !field.expects.0.is_empty(), "{} has no manual", field.name);
+            assert_ne!(field.expects.0, field.expects.1, "{} is not told in French", field.name);
             if let Presence::Default(text) = field.presence {
                 assert!(toml::de::DeValue::parse(text).is_ok(), "{}: {text}", field.name);
             }

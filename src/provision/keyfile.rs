@@ -40,8 +40,10 @@ fn ethernet(settings: Option<&Ethernet>) -> String {
             }
             let _ = write!(text, "\n[ipv4]\nmethod=manual\naddress1={}{gateway}\n", fixed.address);
         }
-        // A laptop at the other end of the cable gives no address: the box then takes one of its own.
-        None => text.push_str("\n[ipv4]\nmethod=auto\ndhcp-client-id=mac\nlink-local=3\n"),
+        // A laptop at the other end of the cable gives no address: the box then has one of its own, and goes on asking.
+        None => {
+            text.push_str("\n[ipv4]\nmethod=auto\ndhcp-client-id=mac\ndhcp-timeout=2147483647\nlink-local=3\n");
+        }
     }
     named_and_numbered(&mut text, &v4, metric);
     text.push_str("\n[ipv6]\nmethod=auto\naddr-gen-mode=eui64\ndhcp-duid=ll\n");

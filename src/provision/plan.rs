@@ -84,7 +84,7 @@ fn judge(name: &str, text: &str, folder: &Path) -> Judged {
 }
 
 /// Sound: it runs and is kept. Faulty: the last sound one runs, or what of it is sound. Away: the last sound one, or the
-/// one every box is born with.
+/// one every box is born with. What was kept may have been damaged since: then it comes after what is sound of the card's.
 pub(super) fn decide(card: &Card, last_good: Option<&str>, folder: &Path, state: &Path) -> Plan {
     let name = card.name.as_deref().unwrap_or(NAME);
     let (judged, unreadable) = match &card.text {
@@ -97,8 +97,9 @@ pub(super) fn decide(card: &Card, last_good: Option<&str>, folder: &Path, state:
     let earlier = || last_good.map(|text| judge("last-good.toml", text, state));
     let (used, chosen) = match (judged, earlier()) {
         (Some(card), _) if card.faults.is_empty() => (Used::Card, card),
-        (_, Some(earlier)) => (Used::LastGood, earlier),
-        (Some(card), None) => (Used::SoundParts, card),
+        (_, Some(earlier)) if earlier.faults.is_empty() => (Used::LastGood, earlier),
+        (Some(card), _) => (Used::SoundParts, card),
+        (None, Some(earlier)) => (Used::LastGood, earlier),
         (None, None) => (Used::Default, judge(NAME, DEFAULT, folder)),
     };
     outcome.used = used;

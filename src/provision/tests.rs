@@ -74,6 +74,14 @@ fn the_first_file_ever_serves_with_what_of_it_is_sound() {
 }
 
 #[test]
+fn what_was_kept_and_is_damaged_comes_after_what_is_sound_of_the_card_s() {
+    let it = Trial::new();
+    fs::write(it.places().state.join(LAST_GOOD), [0x7F; 100]).expect("written");
+    it.card("clocher.toml", FAULTY);
+    assert_eq!(it.start().0.used, Used::SoundParts);
+}
+
+#[test]
 fn a_card_without_the_file_runs_what_the_image_ships() {
     let (outcome, runs) = Trial::new().start();
     assert_eq!((outcome.used, runs.as_str()), (Used::Default, DEFAULT));

@@ -95,7 +95,7 @@ fn a_file_checked_on_a_pc_becomes_a_panel_whose_code_and_fingerprint_stand_on_th
         "Ligne 5 : `panneau` n'existe pas ici",
         "    [panneau]\r\n     ^^^^^^^",
         "Ligne 9 : attendu ici : un nombre, ou un texte entre guillemets",
-        "password = aaaaaa",
+        "password = ******",
     ] {
         assert!(result.contains(told), "{told} in {result}");
     }

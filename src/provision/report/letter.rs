@@ -101,7 +101,7 @@ impl Letter {
         let (fingerprint, code) = match &self.gateway {
             Gateway::Answers { fingerprint, code } => (fingerprint, code),
             Gateway::Silent { why } => {
-                return writeln!(f, "Le programme du boîtier ne répond pas ({why}). Voir À FAIRE.");
+                return writeln!(f, "Le programme du boîtier ne répond pas. Voir À FAIRE. (Précision : {why}.)");
             }
         };
         writeln!(f, "Dans un navigateur, sur le même réseau :")?;

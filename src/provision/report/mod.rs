@@ -93,7 +93,10 @@ fn gateway(settings: &Settings<Device>, wait: Duration) -> Gateway {
                 let code = fs::read_to_string(settings.store.directory.join(app::CLAIM_FILE));
                 return Gateway::Answers { fingerprint, code: code.ok().map(|code| code.trim().to_owned()) };
             }
-            Err(wrong) if Instant::now() >= until => return Gateway::Silent { why: wrong.to_string() },
+            Err(wrong) if Instant::now() >= until => {
+                let service = said_by("systemctl", &["is-active", "clocher.service"]);
+                return Gateway::Silent { why: format!("{wrong}, service {}", service.trim()) };
+            }
             Err(_) => std::thread::sleep(LOOK_EVERY),
         }
     }
