@@ -5,7 +5,11 @@ mod cdev;
 mod rppal;
 mod simulated;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{runtime::Handle, sync::mpsc};
 use tracing::info;
@@ -83,7 +87,7 @@ pub trait OutputPin: Send {
 /// Which pins to use.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Choice {
-    /// rppal on a Pi it knows, else the kernel's character device, else none.
+    /// rppal on a Pi it knows whose kernel has `/dev/gpiomem`, else the kernel's character device, else none.
     #[default]
     Auto,
     /// rppal: Pi 4 and earlier, and a Pi 5 whose kernel still has `/dev/gpiochip0`.
@@ -112,7 +116,8 @@ pub fn open(choice: Choice) -> Result<Arc<dyn Pins>, PinError> {
 }
 
 fn auto() -> Result<Arc<dyn Pins>, PinError> {
-    let not_rppal = match rppal::Rppal::open() {
+    let rppal = has_gpiomem(Path::new("/dev")).and_then(|()| rppal::Rppal::open());
+    let not_rppal = match rppal {
         Ok(pins) => return Ok(Arc::new(pins)),
         Err(why) => why,
     };
@@ -124,6 +129,14 @@ fn auto() -> Result<Arc<dyn Pins>, PinError> {
         Err(why) => why,
     };
     Err(PinError::NoGpio(format!("rppal: {not_rppal}; character device: {not_cdev}")))
+}
+
+/// Raspberry Pi's kernel has a device for the registers of the pins, Debian's has none. Without it rppal would go through
+/// `/dev/mem`, as root, behind the back of the kernel that may have given the pins to somebody else.
+/// Source: rppal 0.22.1, `src/gpio/gpiomem/bcm.rs` and `rp1.rs`.
+fn has_gpiomem(dev: &Path) -> Result<(), String> {
+    let has = ["gpiomem", "gpiomem0"].iter().any(|name| dev.join(name).exists());
+    if has { Ok(()) } else { Err("this kernel has no /dev/gpiomem".to_owned()) }
 }
 
 fn refused(pin: u8, doing: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> PinError {
@@ -144,6 +157,14 @@ fn runtime(pin: u8) -> Result<Handle, PinError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rppal_is_left_alone_where_the_kernel_has_no_door_for_it() {
+        let dev = tempfile::tempdir().expect("a folder");
+        assert!(has_gpiomem(dev.path()).is_err(), "Debian's kernel");
+        std::fs::write(dev.path().join("gpiomem0"), "").expect("written");
+        assert!(has_gpiomem(dev.path()).is_ok());
+    }
 
     #[test]
     fn a_machine_without_gpio_says_what_was_tried() {
