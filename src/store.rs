@@ -135,6 +135,19 @@ impl Bucket {
     }
 }
 
+/// How long the last commits took to be safe on the card, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Syncs {
+    /// Commits since the start.
+    pub count: u64,
+    /// Half of the last ones took so long at most.
+    pub median_ms: u32,
+    /// Nineteen of twenty took so long at most.
+    pub most_ms: u32,
+    /// The longest of the last ones.
+    pub longest_ms: u32,
+}
+
 /// Figures about the store, for the panel, the health digest and the metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct StoreFigures {
@@ -152,6 +165,8 @@ pub struct StoreFigures {
     pub lost: u64,
     /// Bytes written to the card since the start.
     pub written: u64,
+    /// How long the last commits took.
+    pub syncs: Syncs,
 }
 
 /// Something damaged that was put aside, for a technician to look at.

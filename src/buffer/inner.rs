@@ -21,6 +21,7 @@ use super::{
     block::Block,
     gaps::{Gaps, clip, undated},
     keeping::CardKeep,
+    latency::Latency,
     marker::{Mark, Marker},
     rollup::{Quarter, Steps},
     room::Room,
@@ -159,6 +160,8 @@ pub(super) struct Inner {
     pub waiting: AtomicU64,
     pub bytes: AtomicU64,
     pub device: Device,
+    /// How long commits take.
+    pub latency: Mutex<Latency>,
     /// Of the oldest segment, as last known, for when the shelf is held by somebody who waits for the card.
     pub oldest: AtomicU64,
 }
@@ -613,6 +616,7 @@ impl Archive for Inner {
             bytes_limit: self.size_limit,
             lost: state.lost,
             written: self.device.written(),
+            syncs: locked(&self.latency).syncs(),
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod head;
 mod inner;
 mod keeping;
 mod kinds;
+mod latency;
 mod marker;
 mod open;
 mod opener;

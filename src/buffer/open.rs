@@ -162,6 +162,7 @@ fn assemble(parts: Parts) -> Arc<Inner> {
     let bytes = AtomicU64::new(if known { folder_size(&parts.directory) } else { 0 });
     let inner = Inner {
         device: if known { Device::of(&parts.directory) } else { Device::default() },
+        latency: Mutex::default(),
         oldest: AtomicU64::new(0),
         aside: Aside::new(parts.directory.join("damaged"), parts.size_limit / 8),
         directory: parts.directory,

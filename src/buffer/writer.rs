@@ -369,7 +369,9 @@ impl Writer {
         place: &mut u64,
     ) -> Result<(), WriteFault> {
         let Some(head) = self.head.as_mut().filter(|_| *staged > 0) else { return Ok(()) };
+        let asked = Instant::now();
         head.sync().map_err(WriteFault::Card)?;
+        locked(&self.inner.latency).took(asked.elapsed());
         *place = head.place();
         if !self.inner.is_used() {
             self.inner.mark(|mark| mark.used = true).map_err(WriteFault::Note)?;
