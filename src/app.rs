@@ -2,6 +2,9 @@
 //!
 //! Panel first: a faulty device, a taken port or a missing pin becomes a condition that names it, and the rest runs.
 
+mod last_start;
+mod release;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -20,12 +23,14 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use release::release;
+
 use crate::{
     announce,
     announcement::Announcer,
     broker,
     buffer::{self, Buffer},
-    clock::{self, Change, Clock, Note, Start, SystemTime},
+    clock::{self, Change, Clock, Note, Stamp, Start, SystemTime},
     condition::{Board, Code},
     config::{
         self, Commune, Settings, Source, Trust, Words, announce::AnnounceSettings, broker::BrokerSettings,
@@ -34,6 +39,7 @@ use crate::{
     consent::Consents,
     drivers::{self, Device, Wire},
     live::Live,
+    machine::{self, Machine, ended::Ended},
     panel, peers,
     port::gpio::{self, Pins},
     reading::{Batch, Commit, Intake, NotAccepted, PointId, Reading, Stored},
@@ -51,6 +57,8 @@ const INTAKE_DEPTH: usize = 256;
 const STOP_WITHIN: Duration = Duration::from_secs(7);
 /// A store whose unit did not stop has this long to commit what it still holds.
 const LAST_COMMIT: Duration = Duration::from_secs(2);
+/// To write down that the stop was an orderly one.
+const LAST_WORD: Duration = Duration::from_millis(500);
 /// How often the system's clock is looked at.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(10);
 /// What a card that refuses writes may leave to be tried again.
@@ -173,6 +181,14 @@ pub struct Gateway {
     pub broker: Option<SocketAddr>,
     own: tls::OwnCertificate,
     buffer: Buffer,
+    /// Where the store lies.
+    directory: PathBuf,
+    /// The newest stamp of the starts before.
+    newest: Option<Stamp>,
+    /// How the box is.
+    machine: Machine,
+    /// Where the kernel tells of it.
+    kernel: machine::Kernel,
 }
 
 /// What a demonstration or a test puts in the place of hardware.
@@ -182,6 +198,8 @@ pub struct Instead {
     pub pins: Option<Arc<dyn Pins>>,
     /// What the page "Démonstration" shows.
     pub demonstration: Option<Arc<dyn panel::Demonstration>>,
+    /// What the kernel tells of the machine.
+    pub kernel: machine::Kernel,
 }
 
 /// Runs the gateway of a file until SIGINT or SIGTERM. Names the units that did not stop in time.
@@ -298,6 +316,7 @@ pub fn start(settings: Settings<Device>, faults: &[(String, String)], instead: I
     gateway.take_in(batches);
     gateway.keep_time();
     gateway.watch_over_card();
+    gateway.watch_machine(instead.kernel);
     let pins = instead.pins.or_else(|| open_pins(&settings, &gateway.board));
     let commune = settings.commune;
     let alarms = settings.watch.contacts.keys().cloned().collect();
@@ -317,6 +336,8 @@ pub fn start(settings: Settings<Device>, faults: &[(String, String)], instead: I
         peers: settings.peers.as_ref().map(|peers| peers.peers.clone()).unwrap_or_default(),
         ..gateway.ground_of_panel(&commune, called)
     };
+    let panel = Arc::new(panel);
+    last_start::keep(&gateway.supervisor, std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from), &panel);
     gateway.panel = gateway.start_panel(settings.panel, panel)?;
     gateway.peers = settings
         .peers
@@ -475,6 +496,7 @@ impl Gateway {
         let records_damaged = opened.findings.iter().any(|finding| finding.detail.starts_with(buffer::RECORDS));
         opened.tell_findings(&board);
         let own = own_certificate(settings, &opened)?;
+        let newest = opened.newest;
         let buffer = opened.buffer;
         buffer.know_audience(audience(settings));
         buffer.start(clock.clone(), board.clone());
@@ -499,6 +521,10 @@ impl Gateway {
             board,
             clock,
             buffer,
+            directory: settings.store.directory.clone(),
+            newest,
+            machine: Machine::default(),
+            kernel: machine::Kernel::default(),
         })
     }
 
@@ -518,6 +544,8 @@ impl Gateway {
         let mut stubborn = self.supervisor.stop(STOP_WITHIN).await;
         if tokio::time::timeout(LAST_COMMIT, self.buffer.close()).await.is_err() {
             stubborn.push("store".to_owned());
+        } else {
+            leave_end(self.kernel, self.directory).await;
         }
         stubborn
     }
@@ -563,6 +591,21 @@ impl Gateway {
                 }
                 Ok(())
             }
+        });
+    }
+
+    /// Why the box last started, its supply, its card.
+    fn watch_machine(&mut self, kernel: machine::Kernel) {
+        self.kernel = kernel;
+        self.machine = machine::start(machine::Ground {
+            supervisor: self.supervisor.clone(),
+            board: self.board.clone(),
+            clock: self.clock.clone(),
+            keep: Arc::clone(&self.keep),
+            archive: Arc::clone(&self.archive),
+            directory: self.directory.clone(),
+            newest: self.newest,
+            kernel: self.kernel.clone(),
         });
     }
 
@@ -636,6 +679,7 @@ impl Gateway {
             archive: Arc::clone(&self.archive),
             keep: Arc::clone(&self.keep),
             consents: self.consents.clone(),
+            machine: self.machine.clone(),
             peers: Vec::new(),
             announcer: None,
             supervisor: self.supervisor.clone(),
@@ -663,14 +707,15 @@ impl Gateway {
             traffic,
             alarms,
             consents: self.consents.clone(),
+            machine: self.machine.clone(),
             commune: commune.name.clone(),
             gateway: commune.gateway.clone(),
             time_zone: commune.time_zone.clone(),
         }
     }
 
-    fn start_panel(&self, settings: PanelSettings, ground: panel::Ground) -> Result<Option<SocketAddr>, AppError> {
-        let (certificate, ground) = (tls::server(&self.own).map_err(AppError::Certificate)?, Arc::new(ground));
+    fn start_panel(&self, settings: PanelSettings, ground: Arc<panel::Ground>) -> Result<Option<SocketAddr>, AppError> {
+        let certificate = tls::server(&self.own).map_err(AppError::Certificate)?;
         Ok(self.listen(PANEL, settings.listen, Stage::Panel, move |listener| {
             Ok(panel::start(listener, Arc::clone(&certificate), &settings, Arc::clone(&ground))?)
         }))
@@ -736,6 +781,16 @@ impl Gateway {
                 None
             }
         }
+    }
+}
+
+/// Says to the next start that this run ended in order; a card that hangs is not waited for.
+async fn leave_end(kernel: machine::Kernel, directory: PathBuf) {
+    let work = tokio::task::spawn_blocking(move || Ended::well(&kernel).leave(&directory));
+    match tokio::time::timeout(LAST_WORD, work).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(wrong))) => warn!(%wrong, "That the gateway stopped in order was not kept"),
+        _ => warn!("The card does not take that the gateway stopped in order"),
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 use annotate_snippets::Renderer;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     config::{Both, Language, Source, text, words},
     demo,
     drivers::{self, Driver, Said},
+    machine::{Kernel, ended::Ended},
     peers::{self, Format, pull},
     provision,
     reading::Point,
@@ -29,6 +31,8 @@ use crate::{
 const FAULTY: u8 = 64;
 /// After an outage so long, how things are now is asked for before what was.
 const STALE_AFTER: Duration = Duration::from_secs(60);
+/// How long the card may take to keep how the gateway ended.
+const LAST_WORD: Duration = Duration::from_secs(5);
 /// A file that cannot be read; `EX_NOINPUT`.
 const NO_INPUT: u8 = 66;
 
@@ -55,6 +59,15 @@ enum Command {
     Provision(provision::Places),
     /// On the box, once the gateway has started: RESULTAT.txt on the card, in French.
     Report(provision::report::Report),
+    /// Opens every relay of a configuration and ends: for systemd, when the gateway has ended however it did.
+    Release {
+        /// The gateway's file.
+        #[arg(long, value_name = "FILE", default_value = "/etc/clocher/gateway.toml")]
+        config: PathBuf,
+        /// Keeps what systemd tells of the end ($SERVICE_RESULT, $EXIT_CODE, $EXIT_STATUS) for the next start to show.
+        #[arg(long)]
+        ended: bool,
+    },
     /// Shows the whole gateway at work in an invented commune: no hardware, no configuration, no network.
     Demo(demo::Demo),
     /// Lists the drivers, or every option of one.
@@ -160,6 +173,7 @@ pub fn main() -> ExitCode {
         Command::Check(asked) => check(&asked),
         Command::Provision(places) => prepare(&places),
         Command::Report(report) => tell(&report),
+        Command::Release { config, ended } => Ok(release(&config, ended)),
         Command::Demo(demo) => show(demo),
         Command::Drivers { name } => list(name.as_deref()),
         Command::Replay(replay) => play(&replay),
@@ -201,6 +215,24 @@ fn run(config: &Path) -> anyhow::Result<ExitCode> {
     // A thread that hangs on the card is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(if stubborn.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Relays first. A card that hangs holds up the word about the end only so long.
+fn release(config: &Path, ended: bool) -> ExitCode {
+    log("info");
+    let settings = app::read_settings(&app::read_source(config));
+    let released = app::release(&settings);
+    let end = if ended { Ended::told(&Kernel::default(), |name| std::env::var(name).ok()) } else { None };
+    if let Some(end) = end {
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(end.leave(&settings.store.directory)));
+        match told.recv_timeout(LAST_WORD) {
+            Ok(Ok(())) => {}
+            Ok(Err(wrong)) => warn!(%wrong, "How the gateway ended was not kept"),
+            Err(_) => warn!("How the gateway ended was not kept: the card does not answer"),
+        }
+    }
+    if released.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn check(asked: &Check) -> anyhow::Result<ExitCode> {

@@ -91,6 +91,12 @@ codes! {
     VoiceMissing = "voice-missing", Warning;
     /// A relay or an input pin cannot be used.
     PinUnusable = "pin-unusable", Warning;
+    /// The box's supply is too weak.
+    SupplyWeak = "supply-weak", Warning;
+    /// Commits to the card usually take too long.
+    CardSlow = "card-slow", Warning;
+    /// The card has been written as often as can be expected of it.
+    CardWorn = "card-worn", Warning;
     /// A contact says that something is wrong (amplifier fault, door, flood).
     ContactAlarm = "contact-alarm", Warning;
 }

@@ -27,6 +27,7 @@ pub mod reading;
 pub mod config;
 pub mod consent;
 pub mod live;
+pub mod machine;
 pub mod port;
 pub mod serve;
 pub mod signals;

@@ -92,7 +92,7 @@ pub async fn run(demo: Demo) -> Result<(), DemoError> {
         return Err(DemoError::Configuration(format!("line {}: {}", source.line_of(fault), fault.message)));
     }
     let link = Arc::new(link::Link::new());
-    let instead = Instead { pins: Some(pins.clone()), demonstration: Some(link.clone()) };
+    let instead = Instead { pins: Some(pins.clone()), demonstration: Some(link.clone()), ..Instead::default() };
     let gateway = app::start(settings, &[], instead)?;
     link.watch(Arc::clone(&gateway.archive), gateway.clock.clone());
 

@@ -15,6 +15,7 @@ mod icons;
 mod kept;
 mod language;
 mod live;
+mod machine;
 mod order;
 mod pages;
 mod partners;
@@ -46,6 +47,7 @@ use crate::{
     config::{panel::PanelSettings, peers::PeerSettings},
     consent::Consents,
     live::Live,
+    machine::Machine,
     reading::PointId,
     serve,
     store::{Archive, Keep, StoreError},
@@ -77,6 +79,8 @@ pub struct Ground {
     pub keep: Arc<dyn Keep>,
     /// Who agreed to what of personal points.
     pub consents: Consents,
+    /// How the box itself is.
+    pub machine: Machine,
     /// The central servers that may pull.
     pub peers: Vec<PeerSettings>,
     /// The loudspeakers, where there are any.
@@ -97,6 +101,12 @@ impl fmt::Debug for Ground {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ground").field("commune", &self.commune).finish_non_exhaustive()
     }
+}
+
+/// When and why the gateway last started, in one line of French; `None` as long as it is not known.
+pub fn last_start(ground: &Ground) -> Option<String> {
+    let start = ground.machine.facts().starts.into_iter().next()?;
+    Some(machine::last(&start, ground, &language::Languages::read().of(language::Language::French)))
 }
 
 /// Tells what happened to the data while the link was down.

@@ -8,6 +8,7 @@ use super::{Ground, page::rfc3339};
 use crate::{
     clock::Source,
     condition::{Condition, Severity},
+    machine::{Facts, Reason},
     supervisor::Health,
     traffic::Used,
 };
@@ -42,6 +43,37 @@ pub(crate) struct Digest {
     units: Units,
     /// What the month has used of the link.
     traffic: Month,
+    /// The box itself.
+    machine: Machine,
+}
+
+/// The box itself.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+struct Machine {
+    /// Why the gateway last started; `null` as long as the card has not been read.
+    start: Option<Reason>,
+    /// Whether the supply is too weak now; `null` where nobody watches it.
+    supply_low: Option<bool>,
+    /// How often it was, over the life of the store.
+    supply_falls: Option<u64>,
+    /// The card.
+    card: Card,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+struct Card {
+    /// Bytes written to it since it was put in; `null` where the kernel counts none.
+    written: Option<u64>,
+    /// Bytes free where the store lies.
+    free: Option<u64>,
+    /// Milliseconds half of the last commits took at most.
+    sync_median_ms: u32,
+    /// Milliseconds nineteen of twenty took at most.
+    sync_most_ms: u32,
 }
 
 /// What the month has used of the link.
@@ -138,6 +170,7 @@ impl Digest {
             conditions: Conditions::of(&ground.board.open()),
             units: Units::of(&ground.supervisor.health()),
             traffic: Month::of(ground.traffic.used()),
+            machine: Machine::of(&ground.machine.facts()),
         }
     }
 
@@ -148,6 +181,7 @@ impl Digest {
         value["clock"]["now"] = 0.into();
         value["clock"]["errorMs"] = 0.into();
         value["traffic"]["bytes"] = 0.into();
+        value["machine"]["card"] = 0.into();
         serde_json::to_vec(&value)
     }
 }
@@ -156,6 +190,23 @@ impl Month {
     fn of(used: Used) -> Self {
         let month = used.month.map(|first| format!("{:04}-{:02}", first.year(), first.month()));
         Self { month, bytes: used.bytes, budget: used.limit }
+    }
+}
+
+impl Machine {
+    fn of(facts: &Facts) -> Self {
+        let card = &facts.card;
+        Self {
+            start: facts.starts.first().map(|start| start.reason),
+            supply_low: facts.supply.map(|supply| supply.low),
+            supply_falls: facts.supply.map(|supply| supply.falls),
+            card: Card {
+                written: card.written,
+                free: card.room.map(|(free, _)| free),
+                sync_median_ms: card.syncs.median_ms,
+                sync_most_ms: card.syncs.most_ms,
+            },
+        }
     }
 }
 

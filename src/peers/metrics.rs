@@ -13,6 +13,7 @@ use super::{
 use crate::{
     clock::Source,
     condition::Code,
+    machine::Reason,
     reading::{self, Point, PointId, Quality, Stored},
     supervisor::Health,
 };
@@ -68,6 +69,7 @@ pub(crate) fn tell(ground: &Ground, sight: &Sight<'_>, dialect: Dialect) -> Told
     peers(&mut out, ground, sight);
     link(&mut out, ground);
     units(&mut out, ground);
+    machine(&mut out, ground);
     process(&mut out, ground);
     Told { readings, text: out.finish() }
 }
@@ -261,6 +263,42 @@ fn units(out: &mut Exposition, ground: &Ground) {
     out.family("clocher_units", Kind::Gauge, None, "Parts of the gateway, by how they are.");
     for (state, word) in [(Health::Running, "running"), (Health::Pausing, "pausing"), (Health::GaveUp, "gave-up")] {
         out.sample(&[("state", word)], count(health.iter().filter(|(_, is)| *is == state).count() as u64));
+    }
+}
+
+fn machine(out: &mut Exposition, ground: &Ground) {
+    let facts = ground.machine.facts();
+    out.family("clocher_last_start", Kind::Gauge, None, "Why the gateway last started: 1 for the reason.");
+    for reason in Reason::ALL {
+        let is = facts.starts.first().is_some_and(|start| start.reason == *reason);
+        out.sample(&[("reason", reason.as_str())], f64::from(u8::from(is)));
+    }
+    out.family("clocher_supply_low", Kind::Gauge, None, "Whether the supply is too weak; absent where nobody watches.");
+    if let Some(supply) = facts.supply {
+        out.sample(&[], f64::from(u8::from(supply.low)));
+    }
+    out.family("clocher_supply_falls", Kind::Counter, None, "How often the supply was too weak.");
+    if let Some(supply) = facts.supply {
+        out.sample(&[], count(supply.falls));
+    }
+    let (card, bytes) = (facts.card, Some("bytes"));
+    out.family("clocher_card_written_bytes", Kind::Counter, bytes, "Bytes written to the card since it was put in.");
+    if let Some(written) = card.written {
+        out.sample(&[], count(written));
+    }
+    out.family("clocher_card_size_bytes", Kind::Gauge, bytes, "The size of the card.");
+    if let Some(size) = card.size {
+        out.sample(&[], count(size));
+    }
+    out.family("clocher_card_free_bytes", Kind::Gauge, bytes, "Bytes free where the store lies.");
+    if let Some((free, _)) = card.room {
+        out.sample(&[], count(free));
+    }
+    let help =
+        "How long the last commits took to be safe on the card: half of them, and nineteen of twenty, at most so.";
+    out.family("clocher_card_sync_seconds", Kind::Gauge, Some("seconds"), help);
+    for (share, ms) in [("0.5", card.syncs.median_ms), ("0.95", card.syncs.most_ms), ("1", card.syncs.longest_ms)] {
+        out.sample(&[("share", share)], f64::from(ms) / 1_000.0);
     }
 }
 

@@ -94,6 +94,7 @@ use crate::{
     config::peers::PeersSettings,
     consent::Consents,
     live::Live,
+    machine::Machine,
     reading::{PointId, Sharing},
     serve::{Limits, serve},
     store::{Archive, Keep},
@@ -129,6 +130,8 @@ pub struct Ground {
     pub alarms: BTreeSet<PointId>,
     /// Who agreed to what of personal points.
     pub consents: Consents,
+    /// How the box itself is.
+    pub machine: Machine,
     /// The gateway's name.
     pub gateway: String,
     /// The commune's name.

@@ -14,6 +14,7 @@ const LAYERS: &[Layer] = &[
             "config",
             "consent",
             "live",
+            "machine",
             "port",
             "serve",
             "signals",

@@ -17,11 +17,13 @@ use clocher::{
     config::peers::PeerSettings,
     consent::{Consents, Entry as Agreed, What},
     live::Live,
+    machine::{Begun, Card, Facts, Machine, Reason, Supply},
     panel::{self, Demonstration, Ground, OutageReport},
     reading::{Kind, Point, PointId, Quality, Reading, Sharing, Stored, Why},
     serve::Connection,
     store::{
         Archive, Bucket, Cause, Entry, Gap, Keep, MemoryKeep, Page, PageRequest, SetAside, StoreError, StoreFigures,
+        Syncs,
     },
     supervisor::Supervisor,
     traffic::Traffic,
@@ -292,6 +294,7 @@ impl Hall {
             archive: Arc::new(Past(watch::Sender::new(0))),
             keep: keep.clone(),
             consents: consents.clone(),
+            machine: Machine::default(),
             peers: vec![
                 peer(
                     "agglo.example",
@@ -1547,4 +1550,36 @@ async fn look_at_the_pages() {
     println!("claim code: {}", hall.code());
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
     warp::serve(hall.site.clone()).incoming(listener).run().await;
+}
+
+#[tokio::test]
+async fn the_box_tells_why_it_started_how_its_supply_holds_and_what_its_card_has_seen() {
+    let start = |boot, reason, ran_ms| Begun { boot, run: String::new(), reason, detail: String::new(), ran_ms };
+    let hall = Hall::called("Montclar", |ground| {
+        let now = ground.clock.now();
+        ground.machine = Machine::telling(Facts {
+            starts: vec![start(now.boot, Reason::PowerCut, Some(12_000_000)), start(0, Reason::First, None)],
+            supply: Some(Supply { low: false, falls: 3, last: Some(now) }),
+            card: Card {
+                written: Some(3_200_000_000),
+                since: Some(now),
+                room: Some((28_000_000_000, 31_000_000_000)),
+                syncs: Syncs { count: 9, median_ms: 12, most_ms: 40, longest_ms: 90 },
+                ..Card::default()
+            },
+        });
+    });
+    let mut mayor = hall.mayor().await;
+    let page = mayor.get("/conditions").await.read();
+    for told in [
+        "arrêt brutal, sans doute une coupure de courant). Il marchait depuis au moins 3 h 20 min.",
+        "Alimentation : correcte en ce moment, trop faible 3 fois (la dernière",
+        "Carte mémoire : 3,2 Go écrits depuis l'installation, le",
+        "Place libre : 28,0 Go sur 31,0 Go",
+        "Temps d'écriture : 12 ms d'habitude, 40 ms au plus",
+        "Démarrages précédents",
+        "premier démarrage",
+    ] {
+        assert!(page.contains(told), "{told:?} is not on\n{page}");
+    }
 }

@@ -22,12 +22,13 @@ use clocher::{
     config::peers::{PeerSettings, PeersSettings},
     consent::{Consents, Entry as Agreed, What},
     live::Live,
+    machine::{Begun, Card, Facts, Machine, Reason, Supply},
     peers::{
         Format, Ground,
         pull::{NewestFirst, Patience, PullError, PullOptions, Summary, run},
     },
     reading::{Kind, Point, PointId, Quality, Reading, Sharing, Stored},
-    store::{Archive, Bucket, Cause, Entry, Gap, Keep, MemoryKeep, Page, PageRequest, StoreError, StoreFigures},
+    store::{Archive, Bucket, Cause, Entry, Gap, Keep, MemoryKeep, Page, PageRequest, StoreError, StoreFigures, Syncs},
     supervisor::{Stage, Supervisor},
     tls::{self, Authority, Identity},
     traffic::Traffic,
@@ -289,6 +290,7 @@ impl Gateway {
             traffic: Arc::clone(&traffic),
             alarms: BTreeSet::from([id(INTERNAL)]),
             consents: consents.clone(),
+            machine: Machine::telling(facts()),
             gateway: "mairie".to_owned(),
             commune: "Saint-Exemple".to_owned(),
             time_zone: TimeZone::get("Europe/Paris").expect("a zone"),
@@ -778,6 +780,50 @@ async fn documents_are_not_sent_again_while_they_are_the_same() {
     gateway.archive.lose(7);
     let changed = client.try_get("/v1/gaps", &[("if-none-match", &tag)]).await.expect("told");
     assert_eq!((changed.status.as_u16(), &changed.json()["gaps"][1]["count"]), (200, &json!(7)));
+}
+
+/// Of a box that has seen much.
+fn facts() -> Facts {
+    let last = Stamp { boot: 4_000_000_000, mono_ms: u64::MAX };
+    let start = Begun {
+        boot: 7,
+        run: String::new(),
+        reason: Reason::HardwareWatchdog,
+        detail: "x".repeat(200),
+        ran_ms: Some(u64::MAX),
+    };
+    let syncs = Syncs { count: 1 << 50, median_ms: 1_500, most_ms: 2_500, longest_ms: u32::MAX };
+    Facts {
+        starts: vec![start; 20],
+        supply: Some(Supply { low: true, falls: 1 << 50, last: Some(last) }),
+        card: Card {
+            written: Some(1 << 50),
+            since: Some(last),
+            size: Some(1 << 40),
+            room: Some((1 << 39, 1 << 40)),
+            syncs,
+            life: Some(11),
+        },
+    }
+}
+
+#[tokio::test]
+async fn how_the_box_is_stands_in_the_digest_and_in_the_metrics() {
+    let gateway = Gateway::start();
+    let digest = gateway.client("agglo").get("/v1/health").await.json();
+    let machine = &digest["machine"];
+    assert_eq!((&machine["start"], &machine["supplyLow"]), (&json!("hardware-watchdog"), &json!(true)));
+    assert_eq!((&machine["card"]["written"], &machine["card"]["syncMedianMs"]), (&json!(1_u64 << 50), &json!(1_500)));
+    let metrics = gateway.client("agglo").get("/metrics").await;
+    let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+    for line in [
+        "clocher_last_start{reason=\"hardware-watchdog\"} 1",
+        "clocher_last_start{reason=\"crash\"} 0",
+        "clocher_supply_low 1",
+        "clocher_card_sync_seconds{share=\"0.5\"} 1.5",
+    ] {
+        assert!(metrics.lines().any(|told| told == line), "{line:?} is not in\n{metrics}");
+    }
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::{
         frame::Frame,
         kept,
         language::Words,
-        partners,
+        machine, partners,
         visit::Visit,
     },
     reading::PointId,
@@ -34,6 +34,7 @@ struct Conditions {
     faults: Vec<String>,
     units: Vec<Unit>,
     store: Store,
+    machine: machine::Told,
     may_acknowledge: bool,
 }
 
@@ -118,6 +119,9 @@ fn is_of_the_box(code: Code) -> bool {
             | Code::VoiceMissing
             | Code::UnitGaveUp
             | Code::PinUnusable
+            | Code::SupplyWeak
+            | Code::CardSlow
+            | Code::CardWorn
     )
 }
 
@@ -186,6 +190,7 @@ pub(crate) async fn show(visit: Arc<Visit>) -> Result<Answer, Problem> {
         faults: if is_told(ground) { Vec::new() } else { ground.configuration_faults.clone() },
         units: ground.supervisor.health().into_iter().map(|(name, health)| unit(name, health, words)).collect(),
         store: store(&visit).await?,
+        machine: machine::told(ground, words),
         may_acknowledge: visit.may(Act::Acknowledge),
     })
 }

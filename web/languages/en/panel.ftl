@@ -253,6 +253,29 @@ store-lost = { $n ->
     [one] { $shown } reading lost
    *[other] { $shown } readings lost
 }
+start-last = Last start: { $when } ({ $why }).
+start-last-undated = Last start: { $why }.
+start-ran = It had been running for { $ran } at least.
+start-line = { $when }: { $why }
+start-first = first start
+start-restarted = program stopped and started again on request
+start-rebooted = box switched off or restarted in order
+start-power-cut = sudden end, a power cut most likely
+start-hardware-watchdog = the box no longer answered and restarted by itself
+start-watchdog = the program no longer answered and was restarted
+start-crash = the program fell and was restarted
+starts-summary = Earlier starts
+supply-good = Power supply: good
+supply-low = Power supply: too weak now
+supply-was-low = { $n ->
+    [one] Power supply: good now, too weak { $shown } time ({ $when })
+   *[other] Power supply: good now, too weak { $shown } times (last: { $when })
+}
+card-written = Memory card: { $size } written since it was installed, { $date }
+card-written-undated = Memory card: { $size } written since it was installed
+card-room = Free space: { $free } of { $all }
+card-syncs = Time to write: { $usual } usually, { $most } at most nineteen times in twenty
+card-life = Wear told by the memory itself: { $percent }% at most
 units-summary = The parts of the box
 unit-running = running
 unit-pausing = fell, starting again
@@ -299,6 +322,12 @@ condition-voice-missing-title = The box has no voice or no sound
 condition-voice-missing-todo = Written announcements cannot be said. Call the technician.
 condition-pin-unusable-title = A relay or a contact cannot be used
 condition-pin-unusable-todo = The technician must check the wiring and the setting.
+condition-supply-weak-title = Power supply too weak
+condition-supply-weak-todo = Use the official power supply of the Raspberry Pi, with a short cable and no USB hub. A voltage too low makes the box restart and harms its memory card. This message goes a day after the last drop.
+condition-card-slow-title = The memory card has become slow
+condition-card-slow-todo = Nothing is lost, but a card that slows down is often near its end. Have the technician plan its replacement.
+condition-card-worn-title = The memory card has been used a lot
+condition-card-worn-todo = It still works. Have the technician plan its replacement within some months.
 condition-contact-alarm-title = A contact says that something is wrong
 condition-contact-alarm-todo = Go and see.
 

@@ -257,6 +257,29 @@ store-lost = { $n ->
     [one] { $shown } mesure perdue
    *[other] { $shown } mesures perdues
 }
+start-last = Dernier démarrage : { $when } ({ $why }).
+start-last-undated = Dernier démarrage : { $why }.
+start-ran = Il marchait depuis au moins { $ran }.
+start-line = { $when } : { $why }
+start-first = premier démarrage
+start-restarted = programme arrêté puis relancé à la demande
+start-rebooted = boîtier éteint ou redémarré normalement
+start-power-cut = arrêt brutal, sans doute une coupure de courant
+start-hardware-watchdog = le boîtier ne répondait plus et s'est redémarré seul
+start-watchdog = le programme ne répondait plus et a été relancé seul
+start-crash = le programme est tombé et a été relancé seul
+starts-summary = Démarrages précédents
+supply-good = Alimentation : correcte
+supply-low = Alimentation : trop faible en ce moment
+supply-was-low = { $n ->
+    [one] Alimentation : correcte en ce moment, trop faible { $shown } fois ({ $when })
+   *[other] Alimentation : correcte en ce moment, trop faible { $shown } fois (la dernière : { $when })
+}
+card-written = Carte mémoire : { $size } écrits depuis l'installation, le { $date }
+card-written-undated = Carte mémoire : { $size } écrits depuis l'installation
+card-room = Place libre : { $free } sur { $all }
+card-syncs = Temps d'écriture : { $usual } d'habitude, { $most } au plus dix-neuf fois sur vingt
+card-life = Usure annoncée par la mémoire elle-même : { $percent }{"\u00A0"}% au plus
 units-summary = Les parties du boîtier
 unit-running = en marche
 unit-pausing = tombé, redémarre
@@ -303,6 +326,12 @@ condition-voice-missing-title = Le boîtier n'a pas de voix ou pas de son
 condition-voice-missing-todo = Les annonces écrites ne peuvent pas être dites. Appelez le technicien.
 condition-pin-unusable-title = Un relais ou un contact est inutilisable
 condition-pin-unusable-todo = Le technicien doit vérifier le câblage et le réglage.
+condition-supply-weak-title = Alimentation trop faible
+condition-supply-weak-todo = Branchez le boîtier sur l'alimentation officielle du Raspberry Pi, avec un câble court et sans multiprise USB. Une tension trop basse le fait redémarrer et abîme la carte mémoire. Ce message s'efface un jour après la dernière baisse.
+condition-card-slow-title = La carte mémoire est devenue lente
+condition-card-slow-todo = Rien n'est perdu, mais une carte qui ralentit est souvent en fin de vie. Faites prévoir son remplacement par le technicien.
+condition-card-worn-title = La carte mémoire a beaucoup servi
+condition-card-worn-todo = Elle marche encore. Faites prévoir son remplacement par le technicien dans les prochains mois.
 condition-contact-alarm-title = Un contact signale une anomalie
 condition-contact-alarm-todo = Allez voir sur place ce qui se passe.
 
