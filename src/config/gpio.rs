@@ -6,7 +6,7 @@ use super::{Block, Both, Field, Presence, words};
 use crate::port::gpio::Choice;
 
 /// The keys of `[gpio]`.
-pub const FIELDS: &[Field] = &[BACKEND, CONTROL];
+pub const FIELDS: &[Field] = &[BACKEND, CHIP, CONTROL];
 
 const BACKEND: Field = Field {
     name: "backend",
@@ -14,6 +14,13 @@ const BACKEND: Field = Field {
     presence: Presence::Default("\"auto\""),
     doc: "What drives the pins. `auto`: rppal on a Raspberry Pi it knows, else the kernel's GPIO character device. \
           `simulated`: no hardware, for a trial at a desk.",
+};
+const CHIP: Field = Field {
+    name: "chip",
+    expects: "a chip's label, such as \"9030000.pl061\"",
+    presence: Presence::Optional,
+    doc: "With `cdev`, on a board that is no Raspberry Pi: the label of the GPIO chip, as `gpiodetect` shows it in brackets. \
+          `pin` is then a line of that chip.",
 };
 const CONTROL: Field = Field {
     name: "control",
@@ -28,9 +35,10 @@ pub fn read(block: Option<&Block<'_>>) -> Choice {
     let Some(block) = block else { return Choice::Auto };
     block.only(&[FIELDS]);
     let control: Option<PathBuf> = block.get(&CONTROL);
+    let chip: Option<String> = block.get(&CHIP);
     let simulated = Choice::Simulated { control: control.clone() };
-    let words =
-        [("auto", &Choice::Auto), ("rppal", &Choice::Rppal), ("cdev", &Choice::Cdev), ("simulated", &simulated)];
+    let cdev = Choice::Cdev { chip: chip.clone() };
+    let words = [("auto", &Choice::Auto), ("rppal", &Choice::Rppal), ("cdev", &cdev), ("simulated", &simulated)];
     let choice = block.choice(&BACKEND, &words).cloned().unwrap_or_default();
     if control.is_some() && choice != simulated {
         block.fault(
@@ -40,6 +48,9 @@ pub fn read(block: Option<&Block<'_>>) -> Choice {
                 "`control` n'a de sens qu'avec backend = \"simulated\""
             ),
         );
+    }
+    if chip.is_some() && choice != cdev {
+        block.fault(CHIP.name, "`chip` has a meaning only with backend = \"cdev\"");
     }
     choice
 }
@@ -60,7 +71,10 @@ mod tests {
     fn the_backend_is_chosen_by_its_word_and_auto_without_one() {
         assert_eq!(read(None), Choice::Auto);
         assert_eq!(choice(""), (Choice::Auto, 0));
-        assert_eq!(choice("backend = \"cdev\""), (Choice::Cdev, 0));
+        assert_eq!(choice("backend = \"cdev\""), (Choice::Cdev { chip: None }, 0));
+        let chip = Some("9030000.pl061".to_owned());
+        assert_eq!(choice("backend = \"cdev\"\nchip = \"9030000.pl061\""), (Choice::Cdev { chip }, 0));
+        assert_eq!(choice("chip = \"9030000.pl061\"").1, 1);
         let control = Some(PathBuf::from("/run/pins"));
         assert_eq!(choice("backend = \"simulated\"\ncontrol = \"/run/pins\""), (Choice::Simulated { control }, 0));
         assert_eq!(choice("backend = \"gpio\"\ncontrol = \"/run/pins\"").1, 2);

@@ -1,4 +1,5 @@
-//! Pins through the kernel's GPIO character device (uAPI v2), where rppal does not work: a Pi 5 with a 2026 kernel.
+//! Pins through the kernel's GPIO character device (uAPI v2), where rppal does not work: Debian's kernel, a Pi 5, and,
+//! with the chip named in the configuration, a board that is no Pi.
 //!
 //! One thread per input, as rppal has it: waiting for its descriptor in tokio needs `unsafe` since tokio 1.54.
 
@@ -28,19 +29,21 @@ pub(super) struct Cdev {
 }
 
 impl Cdev {
-    /// Finds the header's chip; why not, otherwise.
-    pub(super) fn open() -> Result<Self, String> {
+    /// Finds the header's chip, or the one of this label; why not, otherwise.
+    pub(super) fn open(label: Option<&str>) -> Result<Self, String> {
+        let is_ours = |found: &str| label.map_or_else(|| HEADER_CHIPS.contains(&found), |wanted| wanted == found);
         let paths = chips().map_err(|cause| cause.to_string())?;
         let mut seen = Vec::new();
         for path in paths {
             match Chip::from_path(&path).and_then(|chip| chip.info()) {
-                Ok(info) if HEADER_CHIPS.contains(&info.label.as_str()) => return Ok(Self { chip: path }),
+                Ok(info) if is_ours(&info.label) => return Ok(Self { chip: path }),
                 Ok(info) => seen.push(info.label),
                 Err(cause) => seen.push(format!("{} ({cause})", path.display())),
             }
         }
+        let wanted = label.map_or_else(|| "of a Pi's header".to_owned(), |label| format!("\"{label}\""));
         let seen = if seen.is_empty() { "none".to_owned() } else { seen.join(", ") };
-        Err(format!("no chip of a Pi's header, found {seen}"))
+        Err(format!("no chip {wanted}, found {seen}"))
     }
 }
 

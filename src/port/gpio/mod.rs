@@ -93,7 +93,10 @@ pub enum Choice {
     /// rppal: Pi 4 and earlier, and a Pi 5 whose kernel still has `/dev/gpiochip0`.
     Rppal,
     /// The kernel's GPIO character device.
-    Cdev,
+    Cdev {
+        /// The label of its chip, where it is not a Pi's header.
+        chip: Option<String>,
+    },
     /// No hardware: inputs are driven, outputs recorded.
     Simulated {
         /// A FIFO to be created, through which a shell drives inputs; outputs are written to `<control>.outputs`.
@@ -108,7 +111,7 @@ pub enum Choice {
 pub fn open(choice: Choice) -> Result<Arc<dyn Pins>, PinError> {
     match choice {
         Choice::Rppal => Ok(Arc::new(rppal::Rppal::open().map_err(PinError::NoGpio)?)),
-        Choice::Cdev => Ok(Arc::new(cdev::Cdev::open().map_err(PinError::NoGpio)?)),
+        Choice::Cdev { chip } => Ok(Arc::new(cdev::Cdev::open(chip.as_deref()).map_err(PinError::NoGpio)?)),
         Choice::Simulated { control: None } => Ok(Arc::new(Simulated::new())),
         Choice::Simulated { control: Some(path) } => Ok(Arc::new(Simulated::with_control(&path)?)),
         Choice::Auto => auto(),
@@ -121,7 +124,7 @@ fn auto() -> Result<Arc<dyn Pins>, PinError> {
         Ok(pins) => return Ok(Arc::new(pins)),
         Err(why) => why,
     };
-    let not_cdev = match cdev::Cdev::open() {
+    let not_cdev = match cdev::Cdev::open(None) {
         Ok(pins) => {
             info!(rppal = not_rppal, "GPIO through the kernel's character device");
             return Ok(Arc::new(pins));
@@ -164,6 +167,13 @@ mod tests {
         assert!(has_gpiomem(dev.path()).is_err(), "Debian's kernel");
         std::fs::write(dev.path().join("gpiomem0"), "").expect("written");
         assert!(has_gpiomem(dev.path()).is_ok());
+    }
+
+    #[test]
+    fn a_chip_that_is_not_there_is_named_beside_those_that_are() {
+        let refused = open(Choice::Cdev { chip: Some("9030000.pl061".to_owned()) }).map(|_| ()).unwrap_err();
+        let text = refused.to_string();
+        assert!(text.contains("no chip \"9030000.pl061\", found "), "{text}");
     }
 
     #[test]

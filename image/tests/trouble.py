@@ -1,0 +1,180 @@
+"""What happens to a box in a village: the power is cut, the card is full, the clock is wrong."""
+
+import random
+import socket
+import struct
+import threading
+import time
+
+import central as central_server
+import hall
+from machine import Wiring
+from mqtt import Meter, Witness
+from stand import Stand, healthy, linky_of, panel_of, pulled, sound_card, whole
+
+CUTS = 20
+SEED = 20261122
+
+
+def kill(stand: Stand):
+    """Twenty power cuts while readings flow: nothing acknowledged is lost, every boot succeeds, nothing needs repair."""
+    luck = random.Random(SEED)
+    central = stand.central()
+    card = stand.card(hall.LINKY, hall.PULSES, hall.COUNTER, hall.peers(central.authority))
+    acknowledged: set[int] = set()
+    following = 1
+    lost_in_flight = 0
+    for cut in range(1, CUTS + 1):
+        with stand.power(card) as machine:
+            linky_of(machine)
+            panel_of(machine)
+            ready = machine.since_power()
+            healthy(machine)
+            witness = Witness(machine.ports["mqtt"], hall.MQTT_ACCOUNT, hall.MQTT_PASSWORD, "sensors/count", following)
+            witness.start()
+            witness.wait(luck.randrange(5, 60))
+            # Any moment: within a commit, within a flush of the journal, or between them.
+            time.sleep(luck.random())
+            machine.pulse()
+            time.sleep(luck.random())
+            settled = machine.cut(luck)
+            witness.join(60)
+            acknowledged |= witness.acknowledged
+            following = witness.next
+            lost_in_flight += settled.in_flight
+        sound_card(card)
+        stand.say(f"cut {cut}: panel after {ready:.0f} s, {len(witness.acknowledged)} acknowledged, {settled.in_flight} writes in flight")
+        if cut % 5 == 0:
+            # Also before everything is up.
+            with stand.power(card) as machine:
+                machine.probe.ready()
+                machine.until("the gateway is started", lambda: machine.probe.holds("systemctl is-active clocher -q || systemctl show -P SubState clocher | grep -q start"))
+                time.sleep(3 * luck.random())
+                machine.cut(luck)
+            sound_card(card)
+    with stand.power(card) as machine:
+        panel_of(machine)
+        lines = machine.until("a central server pulls", lambda: central.pull(machine.ports["peers"]))
+        healthy(machine)
+        machine.stop()
+    sound_card(card)
+    stored = {int(value) for value in central_server.of_point(lines, "count/hall/value") if value is not None}
+    lost = sorted(acknowledged - stored)
+    assert not lost, f"{len(lost)} of {len(acknowledged)} acknowledged readings are lost: {lost[:20]}"
+    whole(lines)
+    stand.note("power cuts", f"{CUTS}, {len(acknowledged)} readings acknowledged, 0 lost; {lost_in_flight} writes were in flight")
+
+
+def full(stand: Stand):
+    """A full card: the gateway says so, acknowledges nothing it has not stored, goes on, and recovers with room."""
+    central = stand.central()
+    card = stand.card(hall.COUNTER, hall.peers(central.authority))
+    with stand.power(card) as machine:
+        panel_of(machine)
+        meter = Meter(machine.ports["mqtt"], hall.MQTT_ACCOUNT, hall.MQTT_PASSWORD)
+        for value in range(1, 6):
+            meter.publish("sensors/count", str(value))
+        # The reserve of the superuser too: to the gateway the card is full either way.
+        machine.probe.ask("dd if=/dev/zero of=/data/filler bs=1M; cat /dev/zero >>/data/filler; sync", timeout=900)
+        assert machine.probe.run("df --output=avail /data | tail -1").strip() == "0", "the card is not full"
+        raised = "journalctl -b -u clocher --no-pager | grep -q 'Condition raised code=store-refuses-writes'"
+        value = 6
+
+        def pushed():
+            nonlocal value
+            late = Meter(machine.ports["mqtt"], hall.MQTT_ACCOUNT, hall.MQTT_PASSWORD)
+            late.send("sensors/count", str(value))
+            value += 1
+            late.close()
+            return machine.probe.holds(raised)
+
+        machine.until("the gateway tells that the card refuses writes", pushed, timeout=600, pause=2)
+        assert panel_of(machine), "the panel is gone"
+        restarts = machine.probe.run("systemctl show -P NRestarts clocher").strip()
+        assert restarts == "0", f"the gateway was restarted {restarts} times"
+        machine.probe.run("rm /data/filler; sync")
+        closed = "journalctl -b -u clocher --no-pager | grep -q 'Condition closed code=store-refuses-writes'"
+        machine.until("the condition is closed again", lambda: machine.probe.holds(closed), pause=2)
+        meter = Meter(machine.ports["mqtt"], hall.MQTT_ACCOUNT, hall.MQTT_PASSWORD)
+        meter.publish("sensors/count", "1000")
+        lines = central.pull(machine.ports["peers"])
+        values = central_server.of_point(lines, "count/hall/value")
+        assert {1, 2, 3, 4, 5, 1000} <= set(values), f"acknowledged readings are missing: {values}"
+        whole(lines)
+        healthy(machine)
+        machine.stop()
+    sound_card(card)
+
+
+def clock(stand: Stand):
+    """A first boot in 1970 without a network: readings are kept, and dated rightly once a time server answers."""
+    central = stand.central()
+    card = stand.card(hall.LINKY, hall.COUNTER, hall.peers(central.authority))
+    wiring = Wiring(cable=False, clock="1970-01-01T00:00:00", time_server=True)
+    with TimeServer() as hours, stand.power(card, wiring) as machine:
+        machine.qmp("set_link", name="second", up=False)
+        linky_of(machine)
+        listening = "ss -Hltn | grep -q ':443 '"
+        machine.until("the panel listens without a network", lambda: machine.probe.holds(listening), pause=1)
+        stand.say(f"the box believes it is {machine.probe.run('date -u +%F').strip()}")
+        machine.plug(True)
+        panel_of(machine)
+        lines = pulled(machine, central, "readings without a time", len)
+        early = {line["seq"] for line in lines if "seq" in line}
+        assert hours.asked == 0, "a time server was reached while there should be none"
+        settings = "/run/systemd/timesyncd.conf.d"
+        machine.probe.run(f"mkdir -p {settings}; printf '[Time]\\nNTP=10.9.0.2\\n' >{settings}/test.conf; systemctl restart systemd-timesyncd")
+        machine.qmp("set_link", name="second", up=True)
+        year = time.gmtime().tm_year
+        dated = lambda line: (line.get("phenomenonTime") or "").startswith(str(year))
+        lines = pulled(machine, central, "right times", lambda lines: all(dated(line) for line in lines if line.get("seq") in early), timeout=600)
+        now = time.time()
+        for line in lines:
+            if line.get("seq") in early:
+                off = abs(moment(line["phenomenonTime"]) - (now - machine.since_power() + line["clock"]["monoMs"] / 1000))
+                assert off < machine.since_power(), f"dated {off:.0f} s beside: {line}"
+        whole(lines)
+        healthy(machine)
+        machine.stop()
+    sound_card(card)
+
+
+def moment(text: str) -> float:
+    import calendar
+
+    return calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+
+
+class TimeServer(threading.Thread):
+    """SNTP (RFC 4330) on this machine's port 123, which the virtual machine sees at 10.9.0.2. As root."""
+
+    SINCE_1900 = 2208988800
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.asked = 0
+        self._wire = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def __enter__(self):
+        self._wire.bind(("127.0.0.1", 123))
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self._wire.close()
+
+    def run(self):
+        while True:
+            try:
+                asked, whence = self._wire.recvfrom(512)
+            except OSError:
+                return
+            now = self._now()
+            # Leap none, version 4, server; stratum 1, poll 6, precision 2^-20.
+            head = struct.pack("!BBbb11I", 0x24, 1, 6, -20, 0, 0, 0x4C4F434C, *now, *struct.unpack("!2I", asked[40:48]), *now, *now)
+            self.asked += 1
+            self._wire.sendto(head, whence)
+
+    def _now(self) -> tuple[int, int]:
+        seconds = time.time() + self.SINCE_1900
+        return int(seconds), int(seconds % 1 * 2**32)
