@@ -7,6 +7,7 @@ import central as central_server
 import hall
 import sound
 from mqtt import Meter
+from panel import Panel, words
 from stand import Stand, claim_code, healthy, linky_of, panel_of, pulled, sound_card, whole
 
 PULSES = 20
@@ -25,10 +26,7 @@ def readings(stand: Stand):
         pulled(machine, central, "a first reading", len)
         stand.note("power to first stored reading", f"{machine.since_power():.0f} s")
 
-        water = f"journalctl -b -u clocher --no-pager | grep -q 'pin-unusable'"
-        assert not machine.probe.holds(water), "the gateway cannot use the virtual pin"
-        gpio = machine.until("the pulse input is taken", lambda: interrupts(machine) is not None, pause=1)
-        assert gpio
+        machine.until("the gateway listens to the pin", lambda: interrupts(machine) is not None, pause=1)
         before = interrupts(machine)
         for _ in range(PULSES):
             machine.pulse()
@@ -42,13 +40,21 @@ def readings(stand: Stand):
         meter.publish("sensors/count", "42")
         lines = central.pull(machine.ports["peers"])
         assert central_server.of_point(lines, "count/hall/value") == [42.0], "acknowledged, but not there to pull"
-        lines = pulled(machine, central, "the Linky's index", lambda lines: central_server.of_point(lines, "electricity/hall/index"))
+        lines = pulled(
+            machine,
+            central,
+            "the Linky's index",
+            lambda lines: central_server.of_point(lines, "electricity/hall/index"),
+        )
         whole(lines)
         points = {line["point"] for line in lines if "point" in line}
         stand.say(f"{len(lines)} readings of {len(points)} points pulled")
         stand.note("gateway, resident", f"{machine.probe.resident('clocher') / 2**20:.1f} MiB")
         memory = machine.probe.memory()
-        stand.note("system, in use", f"{(memory['MemTotal'] - memory['MemAvailable']) / 2**20:.0f} MiB of {memory['MemTotal'] / 2**20:.0f}")
+        stand.note(
+            "system, in use",
+            f"{(memory['MemTotal'] - memory['MemAvailable']) / 2**20:.0f} MiB of {memory['MemTotal'] / 2**20:.0f}",
+        )
         healthy(machine)
         machine.stop()
     sound_card(card)
@@ -59,6 +65,13 @@ def interrupts(machine) -> int | None:
     seen = machine.probe.ask("grep -E 'pl061|9030000' /proc/interrupts")[1].decode()
     counts = [sum(int(word) for word in line.split()[1:] if word.isdigit()) for line in seen.splitlines()]
     return max(counts, default=None)
+
+
+def heard_to_its_end(panel: Panel) -> bool:
+    """What the page of announcements says of the one that was sent."""
+    said = words(panel.see("/announcements"))
+    assert "pas entendu" not in said, f"the journal says: {said}"
+    return "entendu jusqu'au bout" in said
 
 
 TEXT = "Bonjour. Le marché du jeudi se tient ce matin devant la salle des fêtes."
@@ -76,7 +89,7 @@ def announce(stand: Stand):
         machine.until("the recorder listens", lambda: machine.probe.holds("test -s /run/ear.wav"))
         begun = time.monotonic()
         panel.announce(TEXT)
-        machine.until("the journal tells that it was played", lambda: "Diffusée" in panel.see("/announcements"), pause=1)
+        machine.until("the journal tells that it was heard", lambda: heard_to_its_end(panel), timeout=300, pause=1)
         stand.say(f"played after {time.monotonic() - begun:.0f} s")
         machine.probe.run("systemctl stop ear")
         recording = stand.folder / "announcement.wav"

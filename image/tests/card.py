@@ -10,7 +10,6 @@ the host keeps each unflushed write.
 import mmap
 import pathlib
 import random
-import shutil
 import struct
 import subprocess
 from dataclasses import dataclass
@@ -213,13 +212,3 @@ def carve(card: pathlib.Path, partition: Partition, target: pathlib.Path):
     subprocess.run(["dd", *words, f"iflag={','.join(window)}", "conv=sparse", "status=none"], check=True)
     with open(target, "r+b") as file:
         file.truncate(partition.size)
-
-
-def sizes(path: pathlib.Path) -> tuple[int, int]:
-    """A file's length, and what it takes on the disk."""
-    stat = path.stat()
-    return stat.st_size, stat.st_blocks * 512
-
-
-def room(folder: pathlib.Path) -> int:
-    return shutil.disk_usage(folder).free

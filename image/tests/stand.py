@@ -1,5 +1,4 @@
-"""What every scenario stands on: a card made of the image under test, a machine to put it in, and a place for figures.
-"""
+"""What every scenario stands on: a card made of the image under test, a machine to put it in, and a place for figures."""
 
 import pathlib
 import re
@@ -22,6 +21,8 @@ CODE = re.compile(r"\b[A-Z0-9]{4}-[A-Z0-9]{4}-[A-Z0-9]{4}\b")
 class Stand:
     image: pathlib.Path
     folder: pathlib.Path
+    cuts: int = 20
+    hours: float = 24
     figures: dict[str, str] = field(default_factory=dict)
     machine: Machine | None = None
 

@@ -1,5 +1,6 @@
 """What happens to a box in a village: the power is cut, the card is full, the clock is wrong."""
 
+import calendar
 import random
 import socket
 import struct
@@ -12,19 +13,18 @@ from machine import Wiring
 from mqtt import Meter, Witness
 from stand import Stand, healthy, linky_of, panel_of, pulled, sound_card, whole
 
-CUTS = 20
 SEED = 20261122
 
 
 def kill(stand: Stand):
-    """Twenty power cuts while readings flow: nothing acknowledged is lost, every boot succeeds, nothing needs repair."""
+    """Power cuts (twenty) while readings flow: nothing acknowledged is lost, every boot succeeds, nothing needs repair."""
     luck = random.Random(SEED)
     central = stand.central()
     card = stand.card(hall.LINKY, hall.PULSES, hall.COUNTER, hall.peers(central.authority))
     acknowledged: set[int] = set()
     following = 1
     lost_in_flight = 0
-    for cut in range(1, CUTS + 1):
+    for cut in range(1, stand.cuts + 1):
         with stand.power(card) as machine:
             linky_of(machine)
             panel_of(machine)
@@ -43,12 +43,19 @@ def kill(stand: Stand):
             following = witness.next
             lost_in_flight += settled.in_flight
         sound_card(card)
-        stand.say(f"cut {cut}: panel after {ready:.0f} s, {len(witness.acknowledged)} acknowledged, {settled.in_flight} writes in flight")
+        stand.say(
+            f"cut {cut}: panel after {ready:.0f} s, {len(witness.acknowledged)} acknowledged, {settled.in_flight} writes in flight"
+        )
         if cut % 5 == 0:
             # Also before everything is up.
             with stand.power(card) as machine:
                 machine.probe.ready()
-                machine.until("the gateway is started", lambda: machine.probe.holds("systemctl is-active clocher -q || systemctl show -P SubState clocher | grep -q start"))
+                machine.until(
+                    "the gateway is started",
+                    lambda: machine.probe.holds(
+                        "systemctl is-active clocher -q || systemctl show -P SubState clocher | grep -q start"
+                    ),
+                )
                 time.sleep(3 * luck.random())
                 machine.cut(luck)
             sound_card(card)
@@ -62,7 +69,10 @@ def kill(stand: Stand):
     lost = sorted(acknowledged - stored)
     assert not lost, f"{len(lost)} of {len(acknowledged)} acknowledged readings are lost: {lost[:20]}"
     whole(lines)
-    stand.note("power cuts", f"{CUTS}, {len(acknowledged)} readings acknowledged, 0 lost; {lost_in_flight} writes were in flight")
+    stand.note(
+        "power cuts",
+        f"{stand.cuts}, {len(acknowledged)} readings acknowledged, 0 lost; {lost_in_flight} writes were in flight",
+    )
 
 
 def full(stand: Stand):
@@ -123,15 +133,25 @@ def clock(stand: Stand):
         early = {line["seq"] for line in lines if "seq" in line}
         assert hours.asked == 0, "a time server was reached while there should be none"
         settings = "/run/systemd/timesyncd.conf.d"
-        machine.probe.run(f"mkdir -p {settings}; printf '[Time]\\nNTP=10.9.0.2\\n' >{settings}/test.conf; systemctl restart systemd-timesyncd")
+        machine.probe.run(
+            f"mkdir -p {settings}; printf '[Time]\\nNTP=10.9.0.2\\n' >{settings}/test.conf; systemctl restart systemd-timesyncd"
+        )
         machine.qmp("set_link", name="second", up=True)
         year = time.gmtime().tm_year
         dated = lambda line: (line.get("phenomenonTime") or "").startswith(str(year))
-        lines = pulled(machine, central, "right times", lambda lines: all(dated(line) for line in lines if line.get("seq") in early), timeout=600)
+        lines = pulled(
+            machine,
+            central,
+            "right times",
+            lambda lines: all(dated(line) for line in lines if line.get("seq") in early),
+            timeout=600,
+        )
         now = time.time()
         for line in lines:
             if line.get("seq") in early:
-                off = abs(moment(line["phenomenonTime"]) - (now - machine.since_power() + line["clock"]["monoMs"] / 1000))
+                off = abs(
+                    moment(line["phenomenonTime"]) - (now - machine.since_power() + line["clock"]["monoMs"] / 1000)
+                )
                 assert off < machine.since_power(), f"dated {off:.0f} s beside: {line}"
         whole(lines)
         healthy(machine)
@@ -140,8 +160,6 @@ def clock(stand: Stand):
 
 
 def moment(text: str) -> float:
-    import calendar
-
     return calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
 
 
@@ -171,7 +189,9 @@ class TimeServer(threading.Thread):
                 return
             now = self._now()
             # Leap none, version 4, server; stratum 1, poll 6, precision 2^-20.
-            head = struct.pack("!BBbb11I", 0x24, 1, 6, -20, 0, 0, 0x4C4F434C, *now, *struct.unpack("!2I", asked[40:48]), *now, *now)
+            head = struct.pack(
+                "!BBbb11I", 0x24, 1, 6, -20, 0, 0, 0x4C4F434C, *now, *struct.unpack("!2I", asked[40:48]), *now, *now
+            )
             self.asked += 1
             self._wire.sendto(head, whence)
 
