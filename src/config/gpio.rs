@@ -17,7 +17,7 @@ const BACKEND: Field = Field {
 };
 const CHIP: Field = Field {
     name: "chip",
-    expects: "a chip's label, such as \"9030000.pl061\"",
+    expects: Both("a chip's label, such as \"9030000.pl061\"", "le nom d'une puce, comme \"9030000.pl061\""),
     presence: Presence::Optional,
     doc: "With `cdev`, on a board that is no Raspberry Pi: the label of the GPIO chip, as `gpiodetect` shows it in brackets. \
           `pin` is then a line of that chip.",
@@ -50,7 +50,13 @@ pub fn read(block: Option<&Block<'_>>) -> Choice {
         );
     }
     if chip.is_some() && choice != cdev {
-        block.fault(CHIP.name, "`chip` has a meaning only with backend = \"cdev\"");
+        block.fault(
+            CHIP.name,
+            words!(
+                "`chip` has a meaning only with backend = \"cdev\"",
+                "`chip` n'a de sens qu'avec backend = \"cdev\""
+            ),
+        );
     }
     choice
 }
