@@ -299,7 +299,12 @@ impl<'a> Block<'a> {
         }
         let mut parts = path.components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-            self.unexpected(field, words!("is {path:?}", "vaut {path:?}"));
+            let name = field.name;
+            let message = words!(
+                "`{name}` is {path:?}, a full path or the name of a file in the same folder was expected",
+                "`{name}` vaut {path:?} ; attendu : un chemin complet, ou le nom d'un fichier du même dossier"
+            );
+            self.fault(name, message);
             return None;
         }
         let (span, place) = (self.table.get(field.name)?.span(), self.place.clone());

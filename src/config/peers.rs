@@ -377,6 +377,34 @@ mod tests {
     }
 
     #[test]
+    fn an_authority_may_stand_in_the_file_itself_and_one_cut_short_is_told() {
+        let pem = tls::Authority::new("Agglo").expect("made").certificate();
+        let block = |text: &str| format!("[peers]\nauthority = \"\"\"\n{text}\"\"\"\n");
+        let (faults, settings) = read(&block(&pem));
+        assert_eq!(faults, Vec::<String>::new());
+        assert!(matches!(settings.expect("read").authority, Pem::Text(text) if text.contains("BEGIN")));
+        for spoiled in
+            [&pem[..pem.len() / 2], &pem.replace('M', "?"), "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"]
+        {
+            let (faults, settings) = read(&block(spoiled));
+            assert!(faults.len() == 1 && faults[0].contains("no certificate that can be read"), "{faults:?}");
+            assert_eq!(settings, None);
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_full_path_lies_beside_the_configuration() {
+        let text = "[peers]\nauthority = \"agglo.pem\"\nrevoked = \"../crl.pem\"\n";
+        let source = Source::new("/etc/clocher/gateway.toml", text);
+        let table = source.parse();
+        let top = Block::new(&source, "", table.span(), table.get_ref());
+        let settings = top.blocks("peers").first().and_then(PeersSettings::read).expect("read");
+        assert_eq!(settings.authority, Pem::File("/etc/clocher/agglo.pem".into()));
+        assert_eq!(source.named().len(), 1);
+        assert!(source.faults()[0].message.french.contains("un chemin complet"), "{:?}", source.faults());
+    }
+
+    #[test]
     fn a_certificate_without_its_key_is_a_fault() {
         let (faults, _) = read("[peers]\nauthority = \"ca.pem\"\ncertificate = \"c.pem\"\n");
         assert_eq!(faults, ["3: `certificate` is given without `key`: both or neither"]);
