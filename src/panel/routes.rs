@@ -18,7 +18,7 @@ use super::{
     assets, live,
     pages::{
         about, access, account, accounts, announcements, claim, conditions, consents, data, demonstration, erase, home,
-        password, point, sign_in, sign_out,
+        password, point, sign_in, sign_out, technician,
     },
     sessions::Token,
     visit::{Form, Visit, browser_language},
@@ -40,7 +40,7 @@ enum Door {
 /// The whole site: a filter that answers every request, an unknown address included.
 pub fn routes(ground: Arc<Ground>) -> BoxedFilter<(Response,)> {
     let site = Arc::new(Site::new(ground));
-    let exact: [(&'static str, Door, Page); 16] = [
+    let exact: [(&'static str, Door, Page); 17] = [
         ("announcements", Door::SignedIn, |visit| announcements::show(visit).boxed()),
         ("conditions", Door::SignedIn, |visit| conditions::show(visit).boxed()),
         ("demonstration", Door::SignedIn, |visit| demonstration::show(visit).boxed()),
@@ -56,6 +56,7 @@ pub fn routes(ground: Arc<Ground>) -> BoxedFilter<(Response,)> {
         ("sign-out", Door::Open, |visit| sign_out::show(visit).boxed()),
         ("password", Door::Open, |visit| password::show(visit).boxed()),
         ("about", Door::Open, |visit| async move { about::show(&visit) }.boxed()),
+        ("technician", Door::Open, |visit| async move { technician::show(&visit) }.boxed()),
         ("favicon.ico", Door::Open, |visit| async move { favicon(&visit) }.boxed()),
     ];
     let beneath: [(&'static str, Door, Page); 3] = [

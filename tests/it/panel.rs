@@ -451,6 +451,7 @@ const PAGES: &[&str] = &[
     "/account",
     "/password",
     "/about",
+    "/technician",
 ];
 
 #[tokio::test]
@@ -485,6 +486,7 @@ async fn the_first_visitor_with_the_code_becomes_mayor_and_reads_every_page() {
         ("/accounts", "Jeanne Vidal"),
         ("/account", "Langue des pages"),
         ("/about", "non conforme"),
+        ("/technician", "bornes I1 et I2"),
     ];
     for (path, word) in words {
         let page = mayor.get(path).await;
@@ -506,7 +508,7 @@ async fn every_page_can_be_read_by_everybody() {
         }
         let mut stranger = hall.browser();
         stranger.headers = vec![("accept-language", language.into())];
-        for path in ["/sign-in", "/about", "/nowhere"] {
+        for path in ["/sign-in", "/about", "/technician", "/nowhere"] {
             well_formed(path, language, &stranger.get(path).await.text());
         }
     }

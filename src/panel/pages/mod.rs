@@ -16,3 +16,4 @@ pub(crate) mod password;
 pub(crate) mod point;
 pub(crate) mod sign_in;
 pub(crate) mod sign_out;
+pub(crate) mod technician;
