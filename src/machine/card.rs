@@ -125,16 +125,17 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Goes on counting; from nothing on another card.
+    /// Goes on counting. What the kernel had counted before the store was there is nobody's; another card has seen only
+    /// this run of the machine.
     fn after(before: Option<Self>, seen: &Seen, run: &str, now: Stamp) -> Self {
-        let same = before.filter(|tally| tally.name == seen.name);
-        let (total, since) = match &same {
+        let (total, since) = match &before {
+            None => (0, now),
+            Some(tally) if tally.name != seen.name => (seen.written, now),
             // A count that fell belongs to a device that went and came back.
             Some(tally) if tally.run == run && tally.seen <= seen.written => {
                 (tally.total + seen.written - tally.seen, tally.since)
             }
             Some(tally) => (tally.total + seen.written, tally.since),
-            None => (seen.written, now),
         };
         Self { total, seen: seen.written, run: run.to_owned(), name: seen.name.clone(), since }
     }
@@ -230,13 +231,13 @@ mod tests {
         let kept = watch.count(&seen(1_000), || None, "a", NOW, false).expect("the first is kept");
         watch.count(&seen(1_500), || panic!("read once"), "a", at(1), false);
         let again = Tally::after(watch.tally.clone(), &seen(1_600), "a", at(2));
-        assert_eq!((again.total, again.since), (1_600, NOW), "the gateway alone started again");
+        assert_eq!((again.total, again.since), (600, NOW), "the gateway alone started again");
         let cut = Tally::after(Some(kept), &seen(300), "b", at(2));
-        assert_eq!(cut.total, 1_300, "since the last record nothing is known of the run before");
+        assert_eq!(cut.total, 300, "since the last record nothing is known of the run before");
     }
 
     #[test]
-    fn another_card_starts_from_nothing() {
+    fn another_card_starts_anew() {
         let before = Tally::after(None, &seen(9_000), "a", NOW);
         let other = Seen { name: Some("bb".into()), ..seen(100) };
         let tally = Tally::after(Some(before), &other, "b", at(5));

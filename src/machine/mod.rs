@@ -184,7 +184,7 @@ async fn watch_supply(ground: Ground, machine: Machine, stop: CancellationToken)
         // A sensor that is not there may come with its driver.
         let pause = if reading.is_some() { LOOK_AT_SUPPLY } else { LOOK_AT_CARD };
         let goes_on = stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some();
-        if let Some(kept) = watch.to_keep(ground.clock.now(), !goes_on) {
+        if let Some(kept) = watch.due(ground.clock.now(), !goes_on) {
             let keep = Arc::clone(&ground.keep);
             let saved = tokio::task::spawn_blocking(move || keep.save_or_hold(TABLE, "supply", &kept)).await;
             if let Ok(Err(wrong)) = saved {

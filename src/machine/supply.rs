@@ -110,9 +110,9 @@ impl Watch {
     }
 
     /// What is to be written down: news, once an hour at most, and at the end.
-    pub(super) fn to_keep(&mut self, now: Stamp, last: bool) -> Option<Supply> {
-        let due = self.kept_ms.is_none_or(|kept| now.mono_ms.saturating_sub(kept) >= KEEP_EVERY_MS);
-        if !self.is_news || !(due || last) {
+    pub(super) fn due(&mut self, now: Stamp, last: bool) -> Option<Supply> {
+        let is_time = self.kept_ms.is_none_or(|kept| now.mono_ms.saturating_sub(kept) >= KEEP_EVERY_MS);
+        if !self.is_news || !(is_time || last) {
             return None;
         }
         (self.is_news, self.kept_ms) = (false, Some(now.mono_ms));
@@ -187,12 +187,12 @@ mod tests {
         let mut written = 0;
         for second in 0..24 * 3_600 {
             watch.look(if second % 60 == 0 { LOW } else { GOOD }, at(second * 1_000));
-            written += u32::from(watch.to_keep(at(second * 1_000), false).is_some());
+            written += u32::from(watch.due(at(second * 1_000), false).is_some());
         }
         assert_eq!(watch.supply().falls, 24 * 60);
         assert_eq!(written, 24);
-        assert!(watch.to_keep(at(24 * 3_600_000), true).is_some(), "what is left, at the end");
-        assert!(watch.to_keep(at(24 * 3_600_000), true).is_none());
+        assert!(watch.due(at(24 * 3_600_000), true).is_some(), "what is left, at the end");
+        assert!(watch.due(at(24 * 3_600_000), true).is_none());
     }
 
     #[test]
