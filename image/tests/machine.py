@@ -32,7 +32,7 @@ class Wiring:
     meter: bool = True
     clock: str = "utc"
     memory: str = "512M"
-    cores: int = 4
+    cores: int = 2
     time_server: bool = False
     accelerated: bool = False
     more_append: list[str] = field(default_factory=list)
@@ -146,6 +146,8 @@ class Machine:
             "systemd.journald.forward_to_console=1",
             f"systemd.set_credential_binary=systemd.extra-unit.probe.service:{unit}",
             "systemd.wants=probe.service",
+            # An emulator on a busy machine finds the card's partitions later than a Pi would.
+            "systemd.default_device_timeout_sec=600",
             # Leaves the line of the board's power button to the gateway: it is our pulse meter.
             "module_blacklist=gpio_keys",
             *self.wiring.more_append,
