@@ -4,7 +4,7 @@ technician-title = Installer's sheet
 technician-flash = Write the card. In Raspberry Pi Imager: “Use custom”, the file clocher-…-rpi64.img.xz, then “No” to the customisation settings. On Linux: xzcat clocher-…-rpi64.img.xz | sudo dd of=/dev/sdX bs=4M conv=fsync status=progress, where sdX is the card and nothing else.
 technician-file = Fill in one file. Take the card out and put it back: a drive CLOCHER appears. Open clocher.toml with a text editor, write the commune, the network and what is connected, save. If the computer offers to format another part, refuse.
 technician-wire = Wire it as in the table, with the power off.
-technician-plug = Put the card in, then the power (the official supply). Wait two minutes, then open https://clocher.local from the same network.
+technician-plug = Put the card in, then the power (the official supply). Wait two minutes, then open clocher.local (with https) in a browser of the same network.
 technician-read = Without a network or in doubt: cut the power, put the card back into the computer and read RESULTAT.txt. It gives the address, the claim code, the fingerprint of the certificate and each line to correct.
 technician-wires-title = The wires
 technician-what = What

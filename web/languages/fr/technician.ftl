@@ -4,7 +4,7 @@ technician-title = Fiche de l'installateur
 technician-flash = Écrire la carte. Dans Raspberry Pi Imager : « Utiliser une image personnalisée », le fichier clocher-…-rpi64.img.xz, puis « Non » aux réglages de personnalisation. Sous Linux : xzcat clocher-…-rpi64.img.xz | sudo dd of=/dev/sdX bs=4M conv=fsync status=progress, où sdX est la carte et rien d'autre.
 technician-file = Remplir un fichier. Retirer puis remettre la carte : un lecteur CLOCHER apparaît. Ouvrir clocher.toml avec un éditeur de texte, écrire la commune, le réseau et ce qui est branché, enregistrer. Si l'ordinateur propose de formater une autre partie, refuser.
 technician-wire = Brancher, courant coupé, d'après le tableau.
-technician-plug = Mettre la carte, puis le courant (le bloc d'alimentation officiel). Attendre deux minutes, puis ouvrir https://clocher.local depuis le même réseau.
+technician-plug = Mettre la carte, puis le courant (le bloc d'alimentation officiel). Attendre deux minutes, puis ouvrir clocher.local (en https) dans un navigateur du même réseau.
 technician-read = Sans réseau ou en cas de doute : couper le courant, remettre la carte dans l'ordinateur et lire RESULTAT.txt. Il donne l'adresse, le code d'accueil, l'empreinte du certificat et chaque ligne à corriger.
 technician-wires-title = Les fils
 technician-what = Quoi
