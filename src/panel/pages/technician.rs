@@ -35,15 +35,15 @@ const LAMPS: &[(&str, &str)] = &[
     ("technician-lamp-power", "technician-lamp-power-means"),
 ];
 
-/// What `RESULTAT.txt` or the panel may say, and what to do.
+/// What `RESULTAT.txt` or the panel says, in their own words, and what to do.
 const MESSAGES: &[(&str, &str)] = &[
     ("technician-message-absent", "technician-message-absent-means"),
     ("technician-message-line", "technician-message-line-means"),
-    ("technician-message-unplugged", "technician-message-unplugged-means"),
-    ("technician-message-silent", "technician-message-silent-means"),
-    ("technician-message-clock", "technician-message-clock-means"),
-    ("technician-message-supply", "technician-message-supply-means"),
-    ("technician-message-card", "technician-message-card-means"),
+    ("condition-port-unplugged-title", "technician-message-unplugged-means"),
+    ("condition-device-silent-title", "technician-message-silent-means"),
+    ("condition-clock-untrusted-title", "technician-message-clock-means"),
+    ("condition-supply-weak-title", "technician-message-supply-means"),
+    ("condition-store-refuses-writes-title", "technician-message-card-means"),
 ];
 
 #[derive(Template)]
