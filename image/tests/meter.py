@@ -23,6 +23,8 @@ class Linky(threading.Thread):
         self._closed = threading.Event()
 
     def run(self):
+        # A meter hears nothing; but what nobody takes out of the wire would stop the whole virtual machine.
+        threading.Thread(target=self._hear, daemon=True).start()
         try:
             while not self._closed.is_set():
                 for start in range(0, len(self._frame), PIECE):
@@ -32,6 +34,13 @@ class Linky(threading.Thread):
                 self._closed.wait(GAP)
         except OSError:
             pass  # the machine has gone
+
+    def _hear(self):
+        try:
+            while self._wire.recv(4096):
+                pass
+        except OSError:
+            pass
 
     def close(self):
         self._closed.set()
