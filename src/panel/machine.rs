@@ -12,7 +12,7 @@ pub(crate) struct Told {
     /// When and why it last started.
     pub(crate) start: Option<String>,
     /// Its supply, with the icon that goes with it.
-    pub(crate) supply: Option<(&'static str, String)>,
+    pub(crate) supply: (&'static str, String),
     /// Its card.
     pub(crate) card: Vec<String>,
     /// Earlier starts, the newest first.
@@ -30,7 +30,7 @@ pub(crate) fn told(ground: &Ground, words: &Words) -> Told {
     });
     Told {
         start: facts.starts.first().map(|start| last(start, ground, words)),
-        supply: facts.supply.map(|supply| told_supply(&supply, ground, words)),
+        supply: told_supply(facts.supply, ground, words),
         card: told_card(&facts.card, ground, words),
         earlier: earlier.collect(),
     }
@@ -68,7 +68,8 @@ fn moment(stamp: Stamp, ground: &Ground, words: &Words) -> String {
     format::moment(stamp, &ground.clock, &ground.time_zone, words)
 }
 
-fn told_supply(supply: &Supply, ground: &Ground, words: &Words) -> (&'static str, String) {
+fn told_supply(supply: Option<Supply>, ground: &Ground, words: &Words) -> (&'static str, String) {
+    let Some(supply) = supply else { return ("notice", words.say("supply-unwatched")) };
     if supply.low {
         return ("warning", words.say("supply-low"));
     }

@@ -265,6 +265,7 @@ start-hardware-watchdog = the box no longer answered and restarted by itself
 start-watchdog = the program no longer answered and was restarted
 start-crash = the program fell and was restarted
 starts-summary = Earlier starts
+supply-unwatched = Supply: not watched, this system tells nothing of it
 supply-good = Power supply: good
 supply-low = Power supply: too weak now
 supply-was-low = { $n ->

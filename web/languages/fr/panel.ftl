@@ -269,6 +269,7 @@ start-hardware-watchdog = le boîtier ne répondait plus et s'est redémarré se
 start-watchdog = le programme ne répondait plus et a été relancé seul
 start-crash = le programme est tombé et a été relancé seul
 starts-summary = Démarrages précédents
+supply-unwatched = Alimentation : non surveillée, ce système n'en dit rien
 supply-good = Alimentation : correcte
 supply-low = Alimentation : trop faible en ce moment
 supply-was-low = { $n ->
