@@ -104,6 +104,6 @@ class Panel:
 
 
 def words(page: str) -> str:
-    """What a page says, without its marks."""
+    """What a page says, without its marks, apostrophes as on a keyboard."""
     text = re.sub(r"<(style|script|svg).*?</\1>", " ", page, flags=re.S)
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).replace("’", "'").split())
