@@ -85,7 +85,7 @@ def announce(stand: Stand):
         panel = panel_of(machine)
         panel.claim(claim_code(machine))
         ear = "arecord -q -D plughw:CARD=Loopback,DEV=1 -f S16_LE -r 44100 -c 1 /run/ear.wav"
-        machine.probe.run(f"systemd-run -q --unit=ear -p KillSignal=SIGINT {ear}")
+        machine.probe.run(f"systemd-run -q --unit=ear -p KillSignal=SIGINT -p SuccessExitStatus=1 {ear}")
         machine.until("the recorder listens", lambda: machine.probe.holds("test -s /run/ear.wav"))
         begun = time.monotonic()
         panel.announce(TEXT)

@@ -54,7 +54,7 @@ impl fmt::Display for Both {
     }
 }
 
-/// A text with values in it, in both languages; [`words!`] writes them.
+/// A text with values in it, in both languages; `words!` writes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Words {
     /// For the log.

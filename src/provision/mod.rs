@@ -2,7 +2,7 @@
 //! and the gateway, as root. `clocher report` then writes RESULTAT.txt beside it.
 //!
 //! A wrong file never stops the start: the last sound one runs in its place, and everybody is told. What is decided is in
-//! [`plan`], which touches nothing; what is written is here.
+//! `plan`, which touches nothing; what is written is here.
 
 mod keyfile;
 mod plan;

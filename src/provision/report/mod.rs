@@ -1,5 +1,5 @@
 //! `clocher report`: RESULTAT.txt on the card, for a technician without a screen or a network. Called once the gateway has
-//! started, and again whenever an address or the claim code changes. What is told is in [`letter`]; what is looked at here.
+//! started, and again whenever an address or the claim code changes. What is told is in `letter`; what is looked at here.
 
 mod door;
 mod letter;
