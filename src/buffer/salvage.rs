@@ -180,6 +180,9 @@ pub(super) fn finish(folder: &Path) -> io::Result<()> {
 #[derive(Debug, Default)]
 pub(super) struct Before {
     files: Vec<Vec<u8>>,
+    /// Whether each file of a large node is as sled 0.34.7 writes it: a checksum, then what it covers. Where one is not, sled ends
+    /// its log there when it opens.
+    pub(super) large_nodes_are_sound: bool,
     /// By first number: in which file, from where, last number.
     places: BTreeMap<u64, (usize, usize, u64)>,
 }
@@ -188,8 +191,12 @@ impl Before {
     /// Reads them. Numbers from `first` up to `end`, excluded, belong here. What cannot be read is left out.
     pub(super) fn read(folder: &Path, first: u64, end: u64, store: u32) -> Self {
         let blobs = fs::read_dir(folder.join("blobs")).into_iter().flatten().flatten().map(|entry| entry.path());
-        let paths = blobs.chain([folder.join("db")]).filter(|path| path.is_file());
-        let mut before = Self { files: paths.map(|path| read_what_reads(&path)).collect(), places: BTreeMap::new() };
+        let mut files = blobs.filter(|path| path.is_file()).map(|path| read_what_reads(&path)).collect::<Vec<_>>();
+        let large_nodes_are_sound = files.iter().all(|bytes| {
+            bytes.split_first_chunk().is_some_and(|(sum, rest)| u32::from_le_bytes(*sum) == crc32fast::hash(rest))
+        });
+        files.push(read_what_reads(&folder.join("db")));
+        let mut before = Self { files, large_nodes_are_sound, places: BTreeMap::new() };
         for (file, bytes) in before.files.iter().enumerate() {
             for (at, numbers) in block::find(bytes).filter(|(_, numbers)| numbers.store == store) {
                 let (from, last) = (numbers.first, numbers.last);

@@ -357,15 +357,6 @@ impl Segment {
     }
 }
 
-/// Whether each file of a large node is as sled 0.34.7 writes it: a checksum, then what it covers. Where one is not, sled ends
-/// its log there when it opens, and clears what follows; so this is looked at before.
-pub(super) fn blobs_are_sound(folder: &Path) -> bool {
-    let blobs = std::fs::read_dir(folder.join("blobs")).into_iter().flatten().flatten();
-    blobs.filter_map(|entry| std::fs::read(entry.path()).ok()).all(|bytes| {
-        bytes.split_first_chunk().is_some_and(|(sum, rest)| u32::from_le_bytes(*sum) == crc32fast::hash(rest))
-    })
-}
-
 fn add_block(batch: &mut sled::Batch, first: u64, block: Vec<u8>, cover: &Cover) {
     batch.insert(&key(b'b', first), block);
     for n in 0..FILLERS {

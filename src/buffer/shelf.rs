@@ -152,7 +152,7 @@ impl Shelf {
         let before = (!self.proven.contains(&first)).then(|| self.files_of(first));
         let opened = match &before {
             // The newest may have been torn by a power cut, which the head makes good; the others were whole once.
-            Some(_) if self.newest() != Some(first) && !segment::blobs_are_sound(&folder) => {
+            Some(before) if self.newest() != Some(first) && !before.large_nodes_are_sound => {
                 Err(SegmentFault::Damaged { what: "a large node".to_owned(), folder })
             }
             _ => Segment::open(&folder, first, &self.identity),
