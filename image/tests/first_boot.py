@@ -44,6 +44,8 @@ def boot(stand: Stand):
         panel = panel_of(machine)
         stand.note("power to panel", f"{machine.since_power():.0f} s")
         panel.sign_in()
+        # There is no Pi's firmware here to ask for the supply's state; that the driver is of this very kernel can be seen.
+        machine.probe.run("modprobe raspberrypi-hwmon")
         healthy(machine)
 
 
