@@ -89,8 +89,8 @@ class Card:
 
     # -- one boot ------------------------------------------------------------------------------------------------------
 
-    def insert(self) -> list[str]:
-        """Makes the overlay and the log of one boot; the options with which QEMU uses them."""
+    def insert(self, slot: str = "virtio") -> list[str]:
+        """Makes the overlay and the log of one boot; the options with which QEMU uses them, in a slot of virtio or of the Pi's SD."""
         self.overlay.unlink(missing_ok=True)
         self.log.unlink(missing_ok=True)
         with open(self.log, "wb") as log:
@@ -98,6 +98,11 @@ class Card:
         create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(self.path.resolve()), self.overlay]
         subprocess.run(create, check=True)
         # The host need not sync anything: the log tells what the system waited for.
+        if slot == "sd":
+            # The slot is part of the board, and takes the older form of the option only.
+            overlay = f"file.driver=qcow2,file.file.driver=file,file.file.filename={self.overlay},file.cache.no-flush=on"
+            log = f"log.driver=file,log.filename={self.log},log.cache.no-flush=on"
+            return ["-drive", f"if=sd,driver=blklogwrites,node-name=card,{overlay},{log}"]
         nodes = [
             f"driver=file,node-name=overlay-file,filename={self.overlay},cache.no-flush=on",
             "driver=qcow2,node-name=overlay,file=overlay-file,cache.no-flush=on",

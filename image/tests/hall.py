@@ -67,6 +67,25 @@ kind = "counter"
 decimals = 0
 """
 
+# On a Pi's own header, as the technician's sheet has them.
+HEADER = """
+[[device]]
+name = "water/hall"
+label = "Eau de la salle"
+driver = "pulse"
+pin = 17
+litres_per_pulse = 1
+
+[announce]
+card = "default:CARD=Headphones"
+amplifier_pin = 18
+
+[[announce.zone]]
+name = "bourg"
+label = "Le bourg"
+pin = 23
+"""
+
 # The loopback card stands for the headphone socket; the test records its other end.
 SPEAKERS = """
 [announce]

@@ -2,8 +2,11 @@
 firmware starts it, with kernel, initramfs and command line taken out of the boot partition.
 
 Nothing is put on the card. What the tests need in the running system comes from outside: a unit given as a systemd
-credential on the kernel's command line starts a shell on a virtio port (see `probe`). There is no Pi in QEMU with enough
-memory and a network, so firmware, device tree and GPIO header are the one part of the image that no test here sees.
+credential on the kernel's command line starts a shell on a virtio port (see `probe`).
+
+`Wiring(pi=True)` is QEMU's Raspberry Pi 3 B instead, with the Pi's own device tree, SD host, USB, pins and watchdog: slower,
+its pins hear nothing and its card cannot be cut, but what is the Pi's about the image is seen. No test sees the firmware that
+a real Pi runs before Linux.
 """
 
 import base64
@@ -35,11 +38,24 @@ class Wiring:
     cores: int = 2
     time_server: bool = False
     accelerated: bool = False
+    pi: bool = False
     more_append: list[str] = field(default_factory=list)
 
 
-def boot_files(card: Card, folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, str]:
-    """Kernel, initramfs and command line, found as the Pi's firmware finds them in `config.txt`."""
+# source: the name the firmware looks for on a 3 B with `upstream_kernel=1`.
+DEVICE_TREE = "bcm2837-rpi-3-b.dtb"
+
+
+@dataclass(frozen=True)
+class BootFiles:
+    kernel: pathlib.Path
+    initrd: pathlib.Path
+    device_tree: pathlib.Path
+    line: str
+
+
+def boot_files(card: Card, folder: pathlib.Path) -> BootFiles:
+    """What the Pi's firmware finds by `config.txt`."""
     settings, initramfs = {}, None
     for line in card.text("config.txt").splitlines():
         line = line.split("#")[0].strip()
@@ -49,14 +65,15 @@ def boot_files(card: Card, folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.
             key, value = line.split("=", 1)
             settings.setdefault(key.strip(), value.strip())
     prefix = settings.get("os_prefix", "")
-    kernel, initrd = folder / "kernel", folder / "initrd"
+    kernel, initrd, device_tree = folder / "kernel", folder / "initrd", folder / "device-tree"
     kernel.write_bytes(card.read(prefix + settings.get("kernel", "kernel8.img")))
+    device_tree.write_bytes(card.read(prefix + DEVICE_TREE))
     if initramfs is None:
         raise AssertionError("config.txt names no initramfs")
     initrd.write_bytes(card.read(prefix + initramfs))
     named = settings.get("cmdline", "cmdline.txt")
     line = card.text(prefix + named if card.has(prefix + named) else named)
-    return kernel, initrd, " ".join(line.split())
+    return BootFiles(kernel, initrd, device_tree, " ".join(line.split()))
 
 
 def free_port() -> int:
@@ -88,12 +105,13 @@ class Machine:
         self.kill()
 
     def start(self) -> "Machine":
-        kernel, initrd, line = boot_files(self.card, self.folder)
-        drive = self.card.insert()
+        files = boot_files(self.card, self.folder)
+        drive = self.card.insert(slot="sd" if self.wiring.pi else "virtio")
         for name in ("qmp", "probe", "meter"):
             (self.folder / name).unlink(missing_ok=True)
         command = ["qemu-system-aarch64", *self._board(), *drive, *self._network(), *self._wires()]
-        command += ["-kernel", str(kernel), "-initrd", str(initrd), "-append", self._append(line)]
+        command += ["-kernel", str(files.kernel), "-initrd", str(files.initrd), "-append", self._append(files.line)]
+        command += ["-dtb", str(files.device_tree)] if self.wiring.pi else []
         command += ["-S"]
         self.console.write_bytes(b"")
         errors = open(self.folder / "qemu.log", "wb")
@@ -109,11 +127,15 @@ class Machine:
 
     def _board(self) -> list[str]:
         wiring = self.wiring
+        board = ["-display", "none", "-monitor", "none", "-no-reboot", "-nodefaults"]
+        board += ["-qmp", f"unix:{self.folder / 'qmp'},server=on,wait=off"]
+        board += ["-chardev", f"file,id=console,path={self.console}"]
+        if wiring.pi:
+            # The first serial port is Bluetooth's. Memory, cores and clock are the board's own.
+            return [*board, "-M", "raspi3b", "-serial", "null", "-serial", "chardev:console"]
         # GICv2 as on a Pi 3 and 4; without firmware there is no ACPI, and the board is told by its device tree, as on a Pi.
-        board = ["-M", "virt,gic-version=2", "-cpu", "cortex-a53", "-m", wiring.memory]
-        board += ["-display", "none", "-monitor", "none", "-no-reboot", "-nodefaults"]
-        board += ["-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console"]
-        board += ["-qmp", f"unix:{self.folder / 'qmp'},server=on,wait=off", "-device", "virtio-rng-pci"]
+        board += ["-M", "virt,gic-version=2", "-cpu", "cortex-a53", "-m", wiring.memory]
+        board += ["-serial", "chardev:console", "-device", "virtio-rng-pci"]
         if wiring.accelerated:
             # Idle time is skipped: virtual time jumps to the next timer. One core, and a clock that follows.
             board += ["-smp", "1", "-accel", "tcg,thread=single", "-icount", "shift=3,sleep=off,align=off"]
@@ -123,16 +145,19 @@ class Machine:
     def _network(self) -> list[str]:
         forwards = ",".join(f"hostfwd=tcp:127.0.0.1:{self.ports[name]}-:{port}" for name, port in self.PORTS.items())
         # `restrict`: nothing of the host's network is reached, the time servers least of all.
-        network = ["-netdev", f"user,id=net,restrict=on,{forwards}", "-device", "virtio-net-pci,id=nic,netdev=net"]
+        # Without the firmware a PC would start from: it is a package of its own.
+        adapter = "usb-net" if self.wiring.pi else "virtio-net-pci,romfile="
+        network = ["-netdev", f"user,id=net,restrict=on,{forwards}", "-device", f"{adapter},id=nic,netdev=net"]
         if self.wiring.time_server:
             # A second cable, to this machine only in so far as its time server answers at 10.9.0.2.
-            network += ["-netdev", "user,id=hours,net=10.9.0.0/24", "-device", "virtio-net-pci,id=second,netdev=hours"]
+            network += ["-netdev", "user,id=hours,net=10.9.0.0/24", "-device", "virtio-net-pci,romfile=,id=second,netdev=hours"]
         return network
 
     def _wires(self) -> list[str]:
-        wires = ["-device", "virtio-serial-pci"]
-        wires += ["-chardev", f"socket,id=probe,path={self.folder / 'probe'},server=on,wait=off"]
-        wires += ["-device", "virtserialport,chardev=probe,name=probe"]
+        wires = ["-chardev", f"socket,id=probe,path={self.folder / 'probe'},server=on,wait=off"]
+        if self.wiring.pi:
+            return [*wires, "-device", "usb-serial,chardev=probe,serial=probe,always-plugged=on"]
+        wires += ["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=probe,name=probe"]
         if self.wiring.meter:
             wires += ["-device", "qemu-xhci"]
             wires += ["-chardev", f"socket,id=meter,path={self.folder / 'meter'},server=on,wait=off"]
@@ -142,16 +167,20 @@ class Machine:
     def _append(self, line: str) -> str:
         unit = base64.b64encode(UNIT.encode()).decode()
         more = [
-            "console=ttyAMA0",
+            "console=ttyS1,115200" if self.wiring.pi else "console=ttyAMA0",
             "systemd.journald.forward_to_console=1",
             f"systemd.set_credential_binary=systemd.extra-unit.probe.service:{unit}",
             "systemd.wants=probe.service",
             # An emulator on a busy machine finds the card's partitions later than a Pi would.
             "systemd.default_device_timeout_sec=600",
-            # Leaves the line of the board's power button to the gateway: it is our pulse meter.
-            "module_blacklist=gpio_keys",
+            # gpio_keys: leaves the line of the board's power button to the gateway, it is our pulse meter. vchiq: the Pi's own
+            # sound card, which is its video core's, and QEMU has none.
+            "module_blacklist=gpio_keys,vchiq",
             *self.wiring.more_append,
         ]
+        if self.wiring.pi:
+            # QEMU's watchdog of a Pi bites as soon as it is set (hw/misc/bcm2835_powermgt.c).
+            more.append("systemd.watchdog_device=/dev/none")
         whole = f"{line} {' '.join(more)}"
         if len(whole) >= 2048:  # arm64's COMMAND_LINE_SIZE
             raise AssertionError(f"the command line has {len(whole)} characters, the kernel takes 2047")

@@ -2,6 +2,7 @@
 MQTT 3.1.1 over TLS, as much of it as QoS 1 needs.
 """
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -83,28 +84,36 @@ class Meter:
     def close(self):
         self._wire.close()
 
+    def hang_up(self):
+        """Ends the line under whoever waits for it."""
+        self._wire.shutdown(socket.SHUT_RDWR)
+
 
 class Witness(threading.Thread):
     """Publishes rising numbers, some on the way at once, until the machine dies under it. What was acknowledged stays."""
 
-    IN_FLIGHT = 8
 
-    def __init__(self, port: int, account: str, password: str, topic: str, first: int):
+    # A card that is being filled, or refuses, keeps it waiting.
+    PATIENCE = 600
+
+    def __init__(self, port: int, account: str, password: str, topic: str, first: int, in_flight: int = 8, payload=str):
         super().__init__(daemon=True)
-        self._reach = (port, account, password)
+        self._reach = (port, account, password, self.PATIENCE)
+        self._in_flight, self._payload = in_flight, payload
         self._topic = topic
         self.next = first
         self.acknowledged: set[int] = set()
         self.fault: str | None = None
         self._enough = threading.Condition()
+        self._meter: Meter | None = None
 
     def run(self):
         try:
-            meter = Meter(*self._reach)
+            meter = self._meter = Meter(*self._reach)
             on_the_way: dict[int, int] = {}
             while True:
-                while len(on_the_way) < self.IN_FLIGHT:
-                    on_the_way[meter.send(self._topic, str(self.next))] = self.next
+                while len(on_the_way) < self._in_flight:
+                    on_the_way[meter.send(self._topic, self._payload(self.next))] = self.next
                     self.next += 1
                 value = on_the_way.pop(meter.acknowledged())
                 with self._enough:
@@ -122,3 +131,10 @@ class Witness(threading.Thread):
         if not done or len(self.acknowledged) < count:
             why = self.fault or f"not within {timeout:.0f} s"
             raise AssertionError(f"{len(self.acknowledged)} of {count} readings were acknowledged: {why}")
+
+    def stop(self):
+        """Hangs up; what is on the way stays unanswered."""
+        if self._meter is not None:
+            with contextlib.suppress(OSError):  # it has hung up itself
+                self._meter.hang_up()
+        self.join(60)

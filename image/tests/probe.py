@@ -1,5 +1,5 @@
 """A root shell in the running system that no image contains: its unit comes as a systemd credential on the kernel's
-command line and talks over a virtio port. One command at a time; output and exit code come back, base64 on one line.
+command line and talks over a virtio port, or a USB adapter on a Pi, which has no such port. One command at a time; output and exit code come back, base64 on one line.
 """
 
 import base64
@@ -13,7 +13,7 @@ UNIT = """[Unit]
 DefaultDependencies=no
 [Service]
 StandardInput=null
-ExecStart=/bin/bash -c 'modprobe -q virtio_console; p=; until [ "$p" ]; do for p in /dev/vport*; do [ -c $p ] && break; p=; done; sleep .1; done; exec 3<>$p; echo ready >&3; while read -r l <&3; do echo $l | base64 -d >/run/probe; o=$(bash /run/probe 2>&1 | base64 -w0; exit $${PIPESTATUS[0]}); echo "$? $o" >&3; done'
+ExecStart=/bin/bash -c 'modprobe -q virtio_console; p=; until [ "$p" ]; do for p in /dev/vport* /dev/serial/by-id/*_probe-*; do [ -c $p ] && break; p=; done; sleep .1; done; exec 3<>$p; [ -t 3 ] && stty raw -echo <&3; echo ready >&3; while read -r l <&3; do echo $l | base64 -d >/run/probe; o=$(bash /run/probe 2>&1 | base64 -w0; exit $${PIPESTATUS[0]}); echo "$? $o" >&3; done'
 """
 
 
