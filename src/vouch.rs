@@ -6,7 +6,7 @@ mod chrony;
 use std::{
     fs,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::UNIX_EPOCH,
 };
 
@@ -18,9 +18,9 @@ use crate::{
 /// systemd-timesyncd touches it each time it has compared the clock with a server; source: systemd,
 /// `src/timesync/timesyncd-manager.c`.
 const TIMESYNCD: &str = "/run/systemd/timesync/synchronized";
-/// "1" where the kernel set the system's clock from this clock when it started; source: Linux,
-/// `Documentation/ABI/testing/sysfs-class-rtc`.
-const RTC: &str = "/sys/class/rtc/rtc0/hctosys";
+/// Its `hctosys` is "1" where the kernel set the system's clock from this clock when it started, and `since_epoch` is what
+/// it shows; source: Linux, `Documentation/ABI/testing/sysfs-class-rtc`.
+const RTC: &str = "/sys/class/rtc/rtc0";
 
 /// timesyncd steps the clock only when it is 0.4 s off, and slews it otherwise (`NTP_MAX_ADJUST`); a mobile link adds
 /// some 100 ms.
@@ -55,19 +55,24 @@ struct Seen {
 /// Who vouches, as the operator has it.
 pub fn by(trust: Trust) -> Vouch {
     let seen = Arc::new(Mutex::new(Seen::default()));
+    let battery = OnceLock::new();
     Box::new(move |unix_ms, mono_ms| {
         let word = match &trust {
             Trust::Always => return Some((Source::Ntp, NTP_ERROR_MS)),
             Trust::File(path) => touched(path, unix_ms),
-            Trust::System => of_system(unix_ms),
+            Trust::System => of_system(unix_ms, &battery),
         };
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         judge(&mut seen, word, unix_ms, mono_ms).map(|word| (word.source, word.error_ms))
     })
 }
 
-fn of_system(unix_ms: i64) -> Option<Word> {
-    touched(Path::new(TIMESYNCD), unix_ms).or_else(chrony::tracking).or_else(|| set_from_battery(Path::new(RTC)))
+/// The battery-backed clock is compared once, when it is there and first needed: it sits on a slow bus, and after a step of
+/// the system's clock its word is void anyway.
+fn of_system(unix_ms: i64, battery: &OnceLock<Option<Word>>) -> Option<Word> {
+    let clock = Path::new(RTC);
+    let compared = || clock.exists().then(|| *battery.get_or_init(|| set_from_battery(clock, unix_ms))).flatten();
+    touched(Path::new(TIMESYNCD), unix_ms).or_else(chrony::tracking).or_else(compared)
 }
 
 /// The word of a file that is touched whenever the clock was compared.
@@ -80,9 +85,14 @@ fn touched(path: &Path, unix_ms: i64) -> Option<Word> {
     Some(Word { source: Source::Ntp, error_ms: NTP_ERROR_MS.saturating_add(drift), given })
 }
 
-fn set_from_battery(flag: &Path) -> Option<Word> {
-    let set = fs::read_to_string(flag).is_ok_and(|text| text.trim() == "1");
-    set.then_some(Word { source: Source::Rtc, error_ms: RTC_ERROR_MS, given: 0 })
+/// The word of a clock that the system's was set from and still agrees with. A flat battery shows 1970 or 2000: the system then
+/// goes on from a later moment of its own (systemd's `clock-epoch`, timesyncd's last one), for which nobody vouches.
+fn set_from_battery(clock: &Path, unix_ms: i64) -> Option<Word> {
+    let said = |name| fs::read_to_string(clock.join(name)).ok();
+    let shown = said("since_epoch")?.trim().parse::<i64>().ok()?.checked_mul(1_000)?;
+    let used = said("hctosys").is_some_and(|text| text.trim() == "1");
+    let agree = shown.abs_diff(unix_ms) <= u64::from(RTC_ERROR_MS);
+    (used && agree).then_some(Word { source: Source::Rtc, error_ms: RTC_ERROR_MS, given: 0 })
 }
 
 /// A word holds until the clock is set to something else without a new one.
@@ -139,11 +149,24 @@ mod tests {
     #[test]
     fn a_battery_backed_clock_vouches_only_where_the_kernel_used_it() {
         let folder = tempfile::tempdir().expect("a folder");
-        let flag = folder.path().join("hctosys");
-        assert_eq!(set_from_battery(&flag), None);
-        fs::write(&flag, "0\n").expect("written");
-        assert_eq!(set_from_battery(&flag), None);
-        fs::write(&flag, "1\n").expect("written");
-        assert_eq!(set_from_battery(&flag).map(|word| word.source), Some(Source::Rtc));
+        let tells = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
+        let word = || set_from_battery(folder.path(), NOW).map(|word| word.source);
+        assert_eq!(word(), None);
+        tells("since_epoch", &format!("{}\n", NOW / 1_000 - 2));
+        assert_eq!(word(), None);
+        tells("hctosys", "0\n");
+        assert_eq!(word(), None);
+        tells("hctosys", "1\n");
+        assert_eq!(word(), Some(Source::Rtc));
+    }
+
+    #[test]
+    fn a_battery_backed_clock_that_went_flat_vouches_for_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("hctosys"), "1\n").expect("written");
+        for flat in ["0\n", "946684800\n", "\n", "9223372036854775807\n"] {
+            fs::write(folder.path().join("since_epoch"), flat).expect("written");
+            assert_eq!(set_from_battery(folder.path(), NOW), None, "{flat:?}");
+        }
     }
 }
