@@ -97,6 +97,8 @@ codes! {
     CardSlow = "card-slow", Warning;
     /// The card has been written as often as can be expected of it.
     CardWorn = "card-worn", Warning;
+    /// Little room is left on the card.
+    CardNearlyFull = "card-nearly-full", Warning;
     /// A contact says that something is wrong (amplifier fault, door, flood).
     ContactAlarm = "contact-alarm", Warning;
 }

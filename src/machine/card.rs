@@ -28,6 +28,8 @@ const TIMES_OVER: u64 = 100;
 /// A commit that usually takes longer: twice what an SDXC card may take to write at worst, and SDHC four times. Source:
 /// SD Physical Layer Simplified Specification, §4.6.2.2, write timeouts of 250 and 500 ms.
 const SLOW_MS: u32 = 1_000;
+/// Less room is little: the store writes in segments of so much at most (DESIGN.md, "Buffer").
+const LITTLE_ROOM: u64 = 64 << 20;
 /// Commits before anything is said of their usual time.
 const ENOUGH: u64 = 64;
 /// From here on an eMMC has used nine tenths of its life. Source: JEDEC JESD84-B51, DEVICE_LIFE_TIME_EST.
@@ -57,6 +59,14 @@ impl Card {
         let Syncs { count, median_ms, most_ms, .. } = self.syncs;
         let slow = count >= ENOUGH && median_ms > most;
         slow.then(|| format!("a commit usually takes {median_ms} ms, one in twenty {most_ms} ms or more"))
+    }
+
+    /// How little room is left. The store keeps within its limit; what fills a card is something else, or a limit larger than the
+    /// card, and neither stops by itself. Twice the room must be there to be enough again.
+    pub(super) fn nearly_full(&self, already: bool) -> Option<String> {
+        let least = if already { LITTLE_ROOM * 2 } else { LITTLE_ROOM };
+        let (free, all) = self.room?;
+        (free < least).then(|| format!("{} of {} MB are free", free / 1_000_000, all / 1_000_000))
     }
 
     /// Why it should be replaced soon.
@@ -278,6 +288,16 @@ mod tests {
         assert!(card(500, 1_001).slow(false).is_some());
         assert!(card(500, 600).slow(true).is_some(), "still");
         assert_eq!(card(500, 500).slow(true), None);
+    }
+
+    #[test]
+    fn a_card_is_nearly_full_below_a_segment_s_room_and_good_again_at_twice_that() {
+        let card = |free| Card { room: Some((free, 4_000_000_000)), ..Card::default() };
+        assert_eq!(card(LITTLE_ROOM).nearly_full(false), None);
+        assert_eq!(card(LITTLE_ROOM - 1).nearly_full(false).as_deref(), Some("67 of 4000 MB are free"));
+        assert!(card(LITTLE_ROOM).nearly_full(true).is_some(), "still");
+        assert_eq!(card(LITTLE_ROOM * 2).nearly_full(true), None);
+        assert_eq!(Card::default().nearly_full(false), None, "nothing is known");
     }
 
     #[test]

@@ -225,7 +225,9 @@ fn look_at_card(ground: &Ground, machine: &Machine, watch: &mut card::Watch, las
         }
     }
     let card = watch.card(seen.as_ref(), &ground.directory, ground.archive.figures().syncs);
-    ground.board.set(Code::CardSlow, "card", card.slow(ground.board.is_open(Code::CardSlow, "card")));
+    let already = |code| ground.board.is_open(code, "card");
+    ground.board.set(Code::CardSlow, "card", card.slow(already(Code::CardSlow)));
+    ground.board.set(Code::CardNearlyFull, "card", card.nearly_full(already(Code::CardNearlyFull)));
     ground.board.set(Code::CardWorn, "card", card.worn());
     machine.lock().card = card;
 }

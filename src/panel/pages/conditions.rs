@@ -122,6 +122,7 @@ fn is_of_the_box(code: Code) -> bool {
             | Code::SupplyWeak
             | Code::CardSlow
             | Code::CardWorn
+            | Code::CardNearlyFull
     )
 }
 
