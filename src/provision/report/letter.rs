@@ -20,7 +20,7 @@ pub(super) struct Letter {
     /// What became of the file on the card; `None` where there was no provisioning.
     pub(super) outcome: Option<Outcome>,
     pub(super) gateway: Gateway,
-    /// Why it started.
+    /// When and why it started, in one line.
     pub(super) last_start: Option<String>,
     pub(super) links: Vec<Link>,
     /// Serial adapters: the name to write, the device behind it.
@@ -54,8 +54,8 @@ impl fmt::Display for Letter {
             None => writeln!(f, "{WRITTEN} : l'heure n'est pas encore connue du boîtier")?,
         }
         writeln!(f, "Version {}", env!("CARGO_PKG_VERSION"))?;
-        if let Some(reason) = self.last_start.as_ref().filter(|reason| !reason.is_empty()) {
-            writeln!(f, "Dernier démarrage : {reason}")?;
+        if let Some(line) = self.last_start.as_ref().filter(|line| !line.is_empty()) {
+            writeln!(f, "{line}")?;
         }
         self.settings(f)?;
         self.panel(f)?;
@@ -217,7 +217,7 @@ mod tests {
                 notes: vec![],
             }),
             gateway: Gateway::Answers { fingerprint: ["AB"; 32].join(":"), code: Some("ABCD-EFGH".to_owned()) },
-            last_start: Some("coupure de courant".to_owned()),
+            last_start: Some("Dernier démarrage : coupure de courant.".to_owned()),
             links: vec![link],
             adapters: BTreeMap::from([("/dev/serial/by-id/usb-TIC".into(), "/dev/ttyUSB0".into())]),
             port: 443,
@@ -230,7 +230,7 @@ mod tests {
         for told in [
             "Montclar - Salle des fêtes",
             "Écrit le 22/11/2026 à 07:05",
-            "Dernier démarrage : coupure de courant",
+            "\nDernier démarrage : coupure de courant.\n",
             "est en ordre",
             "https://clocher.local\n",
             "https://192.168.1.20\n",

@@ -92,11 +92,14 @@ fn unmanaged(interfaces: &[Interface]) -> impl Iterator<Item = Link> + '_ {
     })
 }
 
-/// Addresses a browser can be given. The IPv6 ones of the link need the name of the adapter, which differs on each PC.
+/// Addresses a browser can be given. The IPv6 ones of the link need the name of the adapter, which differs on each PC; the IPv4
+/// ones (RFC 3927) reach a PC on the same cable, and are told when there is no other.
 fn usable(interface: &Interface) -> Vec<IpAddr> {
-    let of_link = |address: &Address| address.scope == "link" && address.local.is_some_and(|ip| ip.is_ipv6());
-    let addresses = interface.addr_info.iter().filter(|address| address.scope != "host" && !of_link(address));
-    addresses.filter_map(|address| address.local).collect()
+    let of_scope = |scope: &'static str| {
+        interface.addr_info.iter().filter(move |address| address.scope == scope).filter_map(|address| address.local)
+    };
+    let global: Vec<IpAddr> = of_scope("global").chain(of_scope("site")).collect();
+    if global.is_empty() { of_scope("link").filter(IpAddr::is_ipv4).collect() } else { global }
 }
 
 /// Source: NetworkManager, `nmc_device_state_to_string`.
@@ -145,6 +148,24 @@ mod tests {
             ]
         );
         assert_eq!(links[0].addresses, ["192.168.1.20".parse::<IpAddr>().expect("an address")]);
+    }
+
+    #[test]
+    fn an_address_of_the_link_alone_is_told_only_when_there_is_no_other() {
+        let told = |more: &str| {
+            let addresses = format!(
+                r#"[{{"ifname":"eth0","link_type":"ether","addr_info":[{{"local":"169.254.122.250","scope":"link"}},
+                {{"local":"fe80::1","scope":"link"}}{more}]}}]"#
+            );
+            links(&NetworkSettings::default(), &addresses, "")[0]
+                .addresses
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(""), ["169.254.122.250"]);
+        assert_eq!(told(r#",{"local":"192.168.1.20","scope":"global"}"#), ["192.168.1.20"]);
+        assert_eq!(told(r#",{"local":"fec0::1","scope":"site"}"#), ["fec0::1"]);
     }
 
     #[test]
