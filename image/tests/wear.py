@@ -14,7 +14,7 @@ import time
 
 import hall
 from machine import Wiring
-from stand import Stand, claim_code, panel_of, sound_card
+from stand import Stand, claim_code, panel_of, pulled, sound_card
 
 POINTS, EVERY = 50, 10
 SETTLED = 1_200
@@ -45,8 +45,8 @@ LOAD = r"""
 exec 3<>/dev/tcp/127.0.0.1/1883
 field() { printf '\\x%02x\\x%02x' $((${#1} / 256)) $((${#1} % 256)); printf '%s' "$1"; }
 length() { local n=$1; while ((n > 127)); do printf '\\x%02x' $((n % 128 + 128)); n=$((n / 128)); done; printf '\\x%02x' "$n"; }
-send() { printf '%b%b%b' "$1" "$(length "$2")" "$3" >&3; }
-body="$(field MQTT)\x04\xc2\x00\x00$(field load)$(field ACCOUNT)$(field PASSWORD)"
+send() { printf '%b%b%b' "$1" "$(length "$2")" "$3" >&3 || exit 1; }
+body="$(field MQTT)\x04\xc2\x00\x00$(field load)$(field "$account")$(field "$password")"
 send '\x10' $((10 + 2 + 4 + 2 + ${#account} + 2 + ${#password})) "$body"
 cat <&3 >/dev/null &
 values=(); for ((n = 0; n < POINTS; n++)); do values[n]=$((2000 + n * 10)); done
@@ -67,8 +67,7 @@ done
 
 
 def load_script() -> str:
-    script = LOAD.replace("ACCOUNT", hall.MQTT_ACCOUNT).replace("PASSWORD", hall.MQTT_PASSWORD)
-    script = script.replace("EVERY", str(EVERY)).replace("POINTS", str(POINTS))
+    script = LOAD.replace("EVERY", str(EVERY)).replace("POINTS", str(POINTS))
     return f"account={hall.MQTT_ACCOUNT}; password='{hall.MQTT_PASSWORD}'\n{script}"
 
 
@@ -86,16 +85,16 @@ def wear(stand: Stand):
         script = base64.b64encode(load_script().encode()).decode()
         machine.probe.run(f"echo {script} | base64 -d >/run/load; systemd-run -q --unit=load bash /run/load")
         wait_for(machine, SETTLED)
+        pulled(machine, central, "the load", lambda lines: loaded(lines) > 0)
         begun, written = time.monotonic(), machine.written()
         wait_for(machine, day)
         written = machine.written() - written
         took = time.monotonic() - begun
         assert machine.probe.holds("systemctl is-active -q load"), "the load has stopped"
         lines = machine.until("a central server pulls", lambda: central.pull(machine.ports["peers"]))
-        loaded = sum(str(line.get("point", "")).startswith("load/") for line in lines)
         expected = POINTS * day // EVERY
-        assert loaded >= expected * 0.99, f"{loaded} readings in the day, {expected} were aimed at"
-        stand.say(f"{loaded} readings stored; {day} s passed in {took:.0f} s")
+        assert loaded(lines) >= expected * 0.99, f"{loaded(lines)} readings in the day, {expected} were aimed at"
+        stand.say(f"{loaded(lines)} readings stored; {day} s passed in {took:.0f} s")
         machine.stop()
     sound_card(card)
     a_day = written * 24 / stand.hours
@@ -103,6 +102,10 @@ def wear(stand: Stand):
         "written to the card in a day", f"{a_day / 1e6:.1f} MB ({stand.hours:g} h passed in {took / 60:.0f} min)"
     )
     assert a_day <= LIMIT, f"{a_day / 1e6:.1f} MB a day, {LIMIT / 1e6:.0f} MB are allowed"
+
+
+def loaded(lines: list[dict]) -> int:
+    return sum(str(line.get("point", "")).startswith("load/") for line in lines)
 
 
 def wait_for(machine, seconds: int):
