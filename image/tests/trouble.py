@@ -144,22 +144,22 @@ def clock(stand: Stand):
             f"mkdir -p {settings}; printf '[Time]\\nNTP=10.9.0.2\\n' >{settings}/test.conf; systemctl restart systemd-timesyncd"
         )
         machine.qmp("set_link", name="second", up=True)
-        year = time.gmtime().tm_year
-        dated = lambda line: (line.get("phenomenonTime") or "").startswith(str(year))
+        # By hand: the box's own profile serves one cable.
+        machine.probe.run("ip link set eth1 up; ip address add 10.9.0.15/24 dev eth1")
+        started = int(machine.probe.run("systemctl show -P ExecMainStartTimestampMonotonic clocher")) / 1e6
+        begun = time.time() - machine.since_power() + started
+        ours = lambda lines: [line for line in lines if line.get("seq") in early]
         lines = pulled(
             machine,
             central,
-            "right times",
-            lambda lines: all(dated(line) for line in lines if line.get("seq") in early),
+            "times that NTP vouches for",
+            lambda lines: all(line["clock"]["source"] == "ntp" for line in ours(lines)),
             timeout=600,
         )
-        now = time.time()
-        for line in lines:
-            if line.get("seq") in early:
-                off = abs(
-                    moment(line["phenomenonTime"]) - (now - machine.since_power() + line["clock"]["monoMs"] / 1000)
-                )
-                assert off < machine.since_power(), f"dated {off:.0f} s beside: {line}"
+        # As near as it is known here: the gateway counts from when it has started, the system from when its kernel has.
+        worst = max(abs(moment(line["phenomenonTime"]) - begun - line["clock"]["monoMs"] / 1000) for line in ours(lines))
+        stand.note("readings of 1970, dated beside", f"{worst:.1f} s at most")
+        assert worst < 60, f"a reading is dated {worst:.0f} s beside"
         whole(lines)
         healthy(machine)
         machine.stop()
