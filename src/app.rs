@@ -461,7 +461,8 @@ impl broker::Inbox for Inbox {
         Box::pin(async move {
             let readings = self.topics.deliver(topic, payload);
             if !readings.is_empty() {
-                self.intake.give(readings, Commit::Soon).await;
+                // Nobody waits for an answer: with the polled ones, to spare the card.
+                self.intake.give(readings, Commit::Grouped).await;
             }
         })
     }
@@ -890,6 +891,37 @@ mod tests {
         let told: Vec<_> =
             source.faults().iter().map(|fault| (source.line_of(fault), fault.message.english.clone())).collect();
         assert_eq!(told, [(9, "GPIO 24 keys the zone \"bourg\", it cannot be read".to_owned())]);
+    }
+
+    /// The card is spared what nobody waits for: found by `image/test wear`, where each message was a commit of its own.
+    #[tokio::test]
+    async fn a_message_that_waits_for_its_acknowledgement_is_committed_soon_and_another_with_the_polled_readings() {
+        let text = "[commune]\nname = \"M\"\n[[device]]\nname = \"air\"\ndriver = \"mqtt\"\ntopic = \"z\"\n\
+                    [[device.point]]\nname = \"t\"\npointer = \"/t\"\ndecimals = 1\n";
+        let source = Source::new("gateway.toml", text);
+        let devices = read_settings(&source).devices;
+        assert_eq!(source.faults(), []);
+        let clock = Clock::new(1, clock::HeldTime::at(1_800_000_000_000, clock::Source::Ntp), []);
+        let board = Board::new(clock.clone());
+        let (intake, mut batches) = Intake::new(8);
+        let supervisor = Supervisor::new(board.clone());
+        let ground = drivers::run::Ground {
+            supervisor,
+            intake: intake.clone(),
+            board,
+            clock,
+            live: Live::new([], []),
+            pins: None,
+        };
+        let inbox = Inbox { topics: drivers::run::start(devices, &ground), intake };
+        broker::Inbox::give(&inbox, "z", br#"{"t":20}"#, "zigbee").await;
+        let given = batches.recv().await.expect("given");
+        assert_eq!((given.commit, given.readings.len(), given.accepted.is_some()), (Commit::Grouped, 1, false));
+        let (_, waits) = tokio::join!(broker::Inbox::deliver(&inbox, "z", br#"{"t":21}"#, "zigbee"), async {
+            let Batch { commit, accepted, .. } = batches.recv().await.expect("given");
+            accepted.map(|accepted| accepted.send(Ok(()))).map(|_| commit)
+        });
+        assert_eq!(waits, Some(Commit::Soon));
     }
 
     #[test]
