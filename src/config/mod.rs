@@ -80,7 +80,7 @@ pub struct Store {
     pub directory: PathBuf,
     /// All of it, in bytes.
     pub size_limit: u64,
-    /// The most a power cut can cost of polled readings.
+    /// The most a power cut can cost of polled readings, and of MQTT messages at QoS 0.
     pub commit_within: Duration,
 }
 
@@ -169,8 +169,8 @@ const COMMIT_WITHIN: Field = Field {
     name: "commit_within",
     expects: Both("a duration such as \"30 s\"", "une durée comme \"30 s\""),
     presence: Presence::Default("\"30 s\""),
-    doc: "How long polled readings may wait for the card, to spare it: the most a power cut can cost. \
-          Counters, alarms and acknowledged MQTT messages never wait.",
+    doc: "How long polled readings, and MQTT messages at QoS 0, may wait for the card, to spare it: the most a power \
+          cut can cost. Pulse counters, alarms and acknowledged MQTT messages never wait.",
 };
 
 const DEFAULT_SIZE: u64 = 2_000_000_000;
