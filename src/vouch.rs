@@ -67,11 +67,17 @@ pub fn by(trust: Trust) -> Vouch {
     })
 }
 
-/// The battery-backed clock is compared once, when it is there and first needed: it sits on a slow bus, and after a step of
+/// The battery-backed clock is compared once, when it can be read and is first needed: it sits on a slow bus, and after a step of
 /// the system's clock its word is void anyway.
 fn of_system(unix_ms: i64, battery: &OnceLock<Option<Word>>) -> Option<Word> {
     let clock = Path::new(RTC);
-    let compared = || clock.exists().then(|| *battery.get_or_init(|| set_from_battery(clock, unix_ms))).flatten();
+    let compared = || match battery.get() {
+        Some(word) => *word,
+        None => {
+            let shown = shown(clock)?;
+            *battery.get_or_init(|| word_of_battery(shown, unix_ms))
+        }
+    };
     touched(Path::new(TIMESYNCD), unix_ms).or_else(chrony::tracking).or_else(compared)
 }
 
@@ -87,12 +93,16 @@ fn touched(path: &Path, unix_ms: i64) -> Option<Word> {
 
 /// The word of a clock that the system's was set from and still agrees with. A flat battery shows 1970 or 2000: the system then
 /// goes on from a later moment of its own (systemd's `clock-epoch`, timesyncd's last one), for which nobody vouches.
-fn set_from_battery(clock: &Path, unix_ms: i64) -> Option<Word> {
+fn word_of_battery(shown_ms: i64, unix_ms: i64) -> Option<Word> {
+    let agree = shown_ms.abs_diff(unix_ms) <= u64::from(RTC_ERROR_MS);
+    agree.then_some(Word { source: Source::Rtc, error_ms: RTC_ERROR_MS, given: 0 })
+}
+
+/// What a clock shows that the kernel has set the system's from; `None` as long as it has not, or cannot be read.
+fn shown(clock: &Path) -> Option<i64> {
     let said = |name| fs::read_to_string(clock.join(name)).ok();
-    let shown = said("since_epoch")?.trim().parse::<i64>().ok()?.checked_mul(1_000)?;
-    let used = said("hctosys").is_some_and(|text| text.trim() == "1");
-    let agree = shown.abs_diff(unix_ms) <= u64::from(RTC_ERROR_MS);
-    (used && agree).then_some(Word { source: Source::Rtc, error_ms: RTC_ERROR_MS, given: 0 })
+    said("hctosys").filter(|text| text.trim() == "1")?;
+    said("since_epoch")?.trim().parse::<i64>().ok()?.checked_mul(1_000)
 }
 
 /// A word holds until the clock is set to something else without a new one.
@@ -147,26 +157,27 @@ mod tests {
     }
 
     #[test]
-    fn a_battery_backed_clock_vouches_only_where_the_kernel_used_it() {
+    fn a_battery_backed_clock_is_read_only_where_the_kernel_used_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let tells = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
-        let word = || set_from_battery(folder.path(), NOW).map(|word| word.source);
-        assert_eq!(word(), None);
-        tells("since_epoch", &format!("{}\n", NOW / 1_000 - 2));
-        assert_eq!(word(), None);
+        assert_eq!(shown(folder.path()), None);
+        tells("since_epoch", "1800000000\n");
+        assert_eq!(shown(folder.path()), None);
         tells("hctosys", "0\n");
-        assert_eq!(word(), None);
+        assert_eq!(shown(folder.path()), None);
         tells("hctosys", "1\n");
-        assert_eq!(word(), Some(Source::Rtc));
+        assert_eq!(shown(folder.path()), Some(NOW));
+        for unreadable in ["\n", "9223372036854775807\n"] {
+            tells("since_epoch", unreadable);
+            assert_eq!(shown(folder.path()), None, "{unreadable:?}");
+        }
     }
 
     #[test]
     fn a_battery_backed_clock_that_went_flat_vouches_for_nothing() {
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("hctosys"), "1\n").expect("written");
-        for flat in ["0\n", "946684800\n", "\n", "9223372036854775807\n"] {
-            fs::write(folder.path().join("since_epoch"), flat).expect("written");
-            assert_eq!(set_from_battery(folder.path(), NOW), None, "{flat:?}");
+        assert_eq!(word_of_battery(NOW - 2_000, NOW).map(|word| word.source), Some(Source::Rtc));
+        for flat in [0, 946_684_800_000, i64::MAX, i64::MIN] {
+            assert_eq!(word_of_battery(flat, NOW), None, "{flat}");
         }
     }
 }
