@@ -28,8 +28,14 @@ pub(super) struct Reading {
     has_been: bool,
 }
 
-/// Asks; `None` on a machine that does not watch its supply.
+/// Asks; `None` on a machine that does not watch its supply. A Zero's firmware answers too, but nothing on the board
+/// measures. Source: <https://www.raspberrypi.com/documentation/computers/raspberry-pi.html>, "Power supply warnings".
 pub(super) fn gauge(kernel: &Kernel) -> Option<Reading> {
+    // Linux, `Documentation/ABI/testing/sysfs-firmware-ofw`: the device tree, its texts ended by a zero.
+    let model = said(&kernel.sys.join("firmware/devicetree/base/model"));
+    if model.is_some_and(|model| model.contains("Zero")) {
+        return None;
+    }
     sensor(kernel).or_else(|| firmware(kernel))
 }
 
@@ -151,6 +157,10 @@ mod tests {
         write(&place, "class/hwmon/hwmon1/in0_lcrit_alarm", "0\n");
         assert_eq!(gauge(&kernel(&place)), Some(GOOD));
         write(&place, "class/hwmon/hwmon1/in0_lcrit_alarm", "1\n");
+        assert_eq!(gauge(&kernel(&place)), Some(LOW));
+        write(&place, "firmware/devicetree/base/model", "Raspberry Pi Zero 2 W Rev 1.0\0");
+        assert_eq!(gauge(&kernel(&place)), None, "its board measures nothing");
+        write(&place, "firmware/devicetree/base/model", "Raspberry Pi 3 Model B\0");
         assert_eq!(gauge(&kernel(&place)), Some(LOW));
     }
 
