@@ -170,7 +170,7 @@ const COMMIT_WITHIN: Field = Field {
     expects: Both("a duration such as \"30 s\"", "une durée comme \"30 s\""),
     presence: Presence::Default("\"30 s\""),
     doc: "How long polled readings, and MQTT messages at QoS 0, may wait for the card, to spare it: the most a power \
-          cut can cost. Pulse counters, alarms and acknowledged MQTT messages never wait.",
+          cut can cost. Pulse counters and contacts on pins, and acknowledged MQTT messages, never wait.",
 };
 
 const DEFAULT_SIZE: u64 = 2_000_000_000;

@@ -64,8 +64,10 @@ impl Card {
     /// How little room is left. The store keeps within its limit; what fills a card is something else, or a limit larger than the
     /// card, and neither stops by itself. Twice the room must be there to be enough again.
     pub(super) fn nearly_full(&self, already: bool) -> Option<String> {
-        let least = if already { LITTLE_ROOM * 2 } else { LITTLE_ROOM };
         let (free, all) = self.room?;
+        // Of a small partition less is enough, or it could never be good again.
+        let little = LITTLE_ROOM.min(all / 16);
+        let least = if already { little * 2 } else { little };
         (free < least).then(|| format!("{} of {} MB are free", free / 1_000_000, all / 1_000_000))
     }
 
@@ -298,6 +300,8 @@ mod tests {
         assert!(card(LITTLE_ROOM).nearly_full(true).is_some(), "still");
         assert_eq!(card(LITTLE_ROOM * 2).nearly_full(true), None);
         assert_eq!(Card::default().nearly_full(false), None, "nothing is known");
+        let small = Card { room: Some((LITTLE_ROOM, LITTLE_ROOM * 2)), ..Card::default() };
+        assert_eq!(small.nearly_full(true), None, "half of a small partition");
     }
 
     #[test]
